@@ -1,0 +1,123 @@
+"""What a store is: bytes under keys with an absolute expiry, and nothing else.
+
+A store implements the sync face once and says with `blocking` whether its calls may wait for a disk
+or a network. `askonce._bridge` gives it an async face from that: inline when it does not block, on
+worker threads when it does. A store with a native asyncio client implements `NativeAsync` as well.
+
+Contract, for every store (`askonce.testing.StoreContract` checks it):
+
+* `expires_at` is seconds since the epoch or None for "never"; at `now >= expires_at` the entry is
+  gone for readers, whether or not its bytes are still on the medium. Reading never extends a life.
+* `set` replaces value *and* expiry of an existing key, atomically: a reader sees the old pair or the
+  new pair.
+* Methods may be called from any thread, at the same time, and in a child after `fork`.
+* A failure is an exception (any `Exception`); the cache above fails open. A value that does not fit
+  is not an error: it is not kept.
+* After `close` the object may be used again; it reopens what it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+
+class Stored(NamedTuple):
+    """A value as a store returns it.
+
+    Attributes:
+        value: the bytes that were set.
+        expires_at: absolute expiry, seconds since the epoch; None: never.
+        tier: name of the store that had it, such as "memory" or "disk".
+    """
+
+    value: bytes
+    expires_at: float | None
+    tier: str
+
+
+Item: TypeAlias = tuple[str, bytes, float | None]
+"""Key, value, absolute expiry."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """What `ping` found.
+
+    Attributes:
+        ok: the store answered and can be used.
+        kind: what answered, such as "memory" or "sqlite 3.45".
+        latency: seconds the check took.
+        detail: figures worth showing (entries, bytes, path, ...), plain JSON types.
+        warnings: what will hurt later, each with the remedy; empty when all is well.
+    """
+
+    ok: bool
+    kind: str
+    latency: float
+    detail: dict[str, str | int | float | None] = field(default_factory=dict[str, str | int | float | None])
+    warnings: tuple[str, ...] = ()
+
+
+class Store(Protocol):
+    """The sync face. See the module's text for the contract."""
+
+    @property
+    def name(self) -> str:
+        """Short name for outcomes, stats and logs: "memory", "disk", ..."""
+        ...
+
+    @property
+    def blocking(self) -> bool:
+        """True when calls may wait (disk, network) and must not run on an event loop."""
+        ...
+
+    def get(self, key: str) -> Stored | None:
+        """The live value under `key`, or None."""
+        ...
+
+    def set(self, key: str, value: bytes, expires_at: float | None) -> None:
+        """Keep `value` under `key` until `expires_at`; an expiry in the past removes the key."""
+        ...
+
+    def delete(self, *keys: str) -> int:
+        """Remove keys; the number that were there."""
+        ...
+
+    def get_many(self, keys: Sequence[str]) -> dict[str, Stored]:
+        """The live values among `keys`, in one batch where the medium can."""
+        ...
+
+    def set_many(self, items: Iterable[Item]) -> None:
+        """Set several, in one batch where the medium can."""
+        ...
+
+    def scan(self, prefix: str) -> Iterator[str]:
+        """The live keys that start with `prefix`, each once, without loading them all at once.
+
+        Keys set or deleted while scanning may or may not show up.
+        """
+        ...
+
+    def ping(self) -> Health:
+        """Check that the store works. Raises nothing: trouble is `ok=False` and a warning."""
+        ...
+
+    def close(self) -> None:
+        """Give back files and connections."""
+        ...
+
+
+@runtime_checkable
+class NativeAsync(Protocol):
+    """The async face, for stores that have a better one than worker threads."""
+
+    async def aget(self, key: str) -> Stored | None: ...
+    async def aset(self, key: str, value: bytes, expires_at: float | None) -> None: ...
+    async def adelete(self, *keys: str) -> int: ...
+    async def aget_many(self, keys: Sequence[str]) -> dict[str, Stored]: ...
+    async def aset_many(self, items: Iterable[Item]) -> None: ...
+    async def ascan(self, prefix: str) -> list[str]: ...
+    async def aping(self) -> Health: ...
+    async def aclose(self) -> None: ...
