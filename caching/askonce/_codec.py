@@ -1,0 +1,144 @@
+"""Entries as bytes: a versioned, checksummed envelope. No pickle, no eval, anywhere.
+
+    magic "ao" | version 1 byte | flags 1 byte | CRC-32 4 bytes | header length 4 bytes | header | body
+
+The header is JSON, the body the answer's bytes. Flags: 1 = the body is zstd-compressed, 2 = header and
+body are sealed (AES-256-GCM, the key as associated data). The checksum covers everything after it *and
+the key*, so an entry that was moved to another key, cut short, or flipped in one bit is not an entry.
+A checksum finds accidents; against an attacker there is the seal.
+"""
+
+from __future__ import annotations
+
+import sys
+from struct import Struct
+from typing import Any, Final
+from zlib import crc32
+
+import orjson
+
+from askonce._entry import Entry, Meta
+from askonce._seal import Seal
+
+VERSION: Final = 1
+_MAGIC: Final = b"ao"
+_ZSTD: Final = 1
+_SEALED: Final = 2
+_HEAD = Struct(">2sBBII")
+_COMPRESS_FROM: Final = 1024
+_LEVEL: Final = 3
+
+
+class Undecodable(Exception):  # noqa: N818 - not an error of anybody's program; a miss
+    """These bytes are no entry of ours under this key. Says why in one word or two."""
+
+
+def encode(key: str, entry: Entry, seal: Seal | None = None) -> bytes:
+    """The envelope for `entry` under `key`."""
+    meta = entry.meta
+    header = orjson.dumps([
+        entry.status, entry.headers, meta.created_at, meta.expires_at, meta.stale_until, meta.model,
+        meta.surface, meta.url, meta.usage, meta.latency, meta.tags, meta.fingerprint,
+    ])  # fmt: skip
+    body, flags = entry.body, 0
+    if len(body) >= _COMPRESS_FROM:
+        packed = _zstd().compress(body, level=_LEVEL)
+        if len(packed) < len(body):
+            body, flags = packed, _ZSTD
+    content = header + body
+    if seal is not None:
+        content = seal.close(content, key.encode())
+        flags |= _SEALED
+    length = len(header)
+    check = crc32(content, crc32(b"%d" % length + key.encode()))
+    return _HEAD.pack(_MAGIC, VERSION, flags, check, length) + content
+
+
+def decode(key: str, data: bytes, seal: Seal | None = None, *, limit: int = 1 << 31) -> Entry:
+    """The entry that `encode` wrote under the same key.
+
+    Args:
+        key: the key the bytes were found under.
+        data: the bytes.
+        seal: the cache's seal, when it has a secret.
+        limit: refuse bodies that would unpack to more bytes than this.
+
+    Raises:
+        Undecodable: for anything else, whatever is wrong with it.
+    """
+    head, body = _open(key, data, seal, limit)
+    try:
+        (status, headers, created, expires, stale, model, surface, url, usage, latency, tags, print_) = head
+        return Entry(
+            status=status,
+            headers=tuple([(name, value) for name, value in headers]),
+            body=body,
+            meta=Meta(
+                created_at=created,
+                expires_at=expires,
+                stale_until=stale,
+                model=model,
+                surface=surface,
+                url=url,
+                usage=usage,
+                latency=latency,
+                tags=tuple(tags),
+                fingerprint=print_,
+            ),
+        )
+    except (TypeError, ValueError):
+        raise Undecodable("shape") from None
+
+
+def _open(key: str, data: bytes, seal: Seal | None, limit: int) -> tuple[list[Any], bytes]:
+    if len(data) < _HEAD.size:
+        raise Undecodable("too short")
+    magic, version, flags, check, length = _HEAD.unpack_from(data)
+    if magic != _MAGIC:
+        raise Undecodable("foreign")
+    if version != VERSION or flags & ~(_ZSTD | _SEALED):
+        raise Undecodable("version")
+    content = data[_HEAD.size :]
+    if crc32(content, crc32(b"%d" % length + key.encode())) != check:
+        raise Undecodable("checksum")
+    if bool(flags & _SEALED) != (seal is not None):
+        raise Undecodable("seal")
+    if seal is not None:
+        opened = seal.open(content, key.encode())
+        if opened is None:
+            raise Undecodable("seal")
+        content = opened
+    try:
+        header = orjson.loads(memoryview(content)[:length])
+    except ValueError:
+        raise Undecodable("header") from None
+    body = content[length:]
+    if flags & _ZSTD:
+        body = _unpack(body, limit)
+    return header, body
+
+
+def _unpack(packed: bytes, limit: int) -> bytes:
+    zstd = _zstd()
+    try:
+        info = zstd.get_frame_info(packed)
+        if info.decompressed_size is None or info.decompressed_size > limit:
+            raise Undecodable("size")
+        return zstd.decompress(packed)
+    except zstd.ZstdError:
+        raise Undecodable("zstd") from None
+
+
+def _zstd() -> Any:
+    """The standard library's zstd, or its backport; loaded when the first large answer needs it."""
+    global _loaded  # noqa: PLW0603 - a module is loaded once
+    if _loaded is None:
+        if sys.version_info >= (3, 14):
+            from compression import zstd  # noqa: PLC0415
+        else:
+            from backports import zstd  # noqa: PLC0415
+        _loaded = zstd
+    return _loaded
+
+
+_loaded: Any = None

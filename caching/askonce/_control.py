@@ -1,0 +1,185 @@
+"""What a caller says about the calls inside a block, or about one call by its Cache-Control header."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextvars import ContextVar, Token
+from dataclasses import dataclass, fields
+from types import TracebackType
+from typing import Final, Literal, TypeAlias, get_args
+
+from askonce._errors import ConfigurationError, not_allowed
+from askonce._policy import UNSET, Unset
+from askonce._units import Duration, life, seconds
+
+Mode: TypeAlias = Literal["on", "refresh", "read_only", "offline", "off"]
+MODES: Final[tuple[str, ...]] = get_args(Mode)
+
+
+def check_mode(option: str, value: object) -> None:
+    """Raise ConfigurationError unless `value` is one of the five modes."""
+    if value not in MODES:
+        raise not_allowed(option, value, MODES)
+
+
+def check_namespace(value: object) -> None:
+    """Raise ConfigurationError unless `value` can stand before the colon of a key."""
+    if not isinstance(value, str) or not value or ":" in value or not value.isprintable():
+        raise not_allowed("namespace", value, 'a text of printable characters without ":", at least one')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Control:
+    """Per-call settings; UNSET where nothing was said. Inner blocks win over outer ones."""
+
+    ttl: float | None | Unset = UNSET
+    max_age: float | None = None
+    refresh: bool | None = None
+    store: bool | None = None
+    mode: str | None = None
+    namespace: str | None = None
+    scope: str | None = None
+    tags: tuple[str, ...] = ()
+    sample: int | None = None
+    stale_while_revalidate: float | None = None
+    stale_if_error: float | None = None
+
+    def over(self, outer: Control) -> Control:
+        """This control where it says something, `outer` elsewhere; tags add up."""
+        merged = {
+            item.name: inner if inner is not None and not isinstance(inner, Unset) else getattr(outer, item.name)
+            for item in fields(self)
+            for inner in (getattr(self, item.name),)
+        }
+        if self.ttl is None:  # None is a value here: never expires
+            merged["ttl"] = None
+        merged["tags"] = tuple(dict.fromkeys((*outer.tags, *self.tags)))
+        return Control(**merged)
+
+
+NOTHING_SAID: Final = Control()
+_current: ContextVar[Control] = ContextVar("askonce_control", default=NOTHING_SAID)
+
+
+def current_control() -> Control:
+    """What the enclosing `using(...)` blocks say."""
+    return _current.get()
+
+
+class using:  # noqa: N801 - reads as a statement: with using(ttl="1h"):
+    """Settings for the calls inside a `with` block; also an async context manager.
+
+    They travel with context variables: into coroutines and tasks started inside, and into
+    `asyncio.to_thread`. Thread pools do not carry context variables; hand them
+    `contextvars.copy_context().run`. Blocks nest, the inner one wins.
+
+    Args:
+        ttl: life of answers stored inside; None: for ever; 0: store nothing.
+        max_age: do not accept stored answers older than this (seconds or "15m").
+        refresh: True asks the provider and stores the new answer.
+        store: False stores nothing (reading goes on).
+        mode: "on" | "refresh" | "read_only" | "offline" | "off".
+        namespace: another namespace.
+        scope: who may share the answers: a text of yours, such as a tenant's name.
+        tags: labels on answers stored inside, for `invalidate(tag=...)`.
+        sample: number of an independent answer, 0 (default) upwards.
+
+    Raises:
+        ConfigurationError: at once, for a bad value.
+    """
+
+    def __init__(
+        self,
+        *,
+        ttl: Duration | None | Unset = UNSET,
+        max_age: Duration | None = None,
+        refresh: bool | None = None,
+        store: bool | None = None,
+        mode: Mode | None = None,
+        namespace: str | None = None,
+        scope: str | None = None,
+        tags: Iterable[str] = (),
+        sample: int | None = None,
+    ) -> None:
+        if mode is not None:
+            check_mode("mode", mode)
+        if namespace is not None:
+            check_namespace(namespace)
+        for option, flag in (("refresh", refresh), ("store", store)):
+            if flag is not None and not isinstance(flag, bool):
+                raise not_allowed(option, flag, "True, False")
+        if scope is not None and not isinstance(scope, str):
+            raise not_allowed("scope", scope, "a text naming who may share the answers")
+        if sample is not None and (isinstance(sample, bool) or not isinstance(sample, int) or sample < 0):
+            raise not_allowed("sample", sample, "a whole number >= 0")
+        tags = (tags,) if isinstance(tags, str) else tuple(tags)
+        if not all(isinstance(tag, str) and tag for tag in tags):
+            raise not_allowed("tags", tags, "texts, at least one character each")
+        self._control = Control(
+            ttl=ttl if isinstance(ttl, Unset) else life("ttl", ttl),
+            max_age=None if max_age is None else seconds("max_age", max_age),
+            refresh=refresh,
+            store=store,
+            mode=mode,
+            namespace=namespace,
+            scope=scope,
+            tags=tags,
+            sample=sample,
+        )
+        self._tokens: list[Token[Control]] = []
+
+    def __enter__(self) -> None:
+        self._tokens.append(_current.set(self._control.over(_current.get())))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _current.reset(self._tokens.pop())
+
+    async def __aenter__(self) -> None:
+        self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, trace)
+
+
+def from_cache_control(header: str) -> Control:
+    """Read the request directives of a Cache-Control header (RFC 9111 section 5.2.1, RFC 5861).
+
+    `no-cache` asks the provider and stores; `no-store` stores nothing; `max-age=N` bounds the age;
+    `only-if-cached` never asks; `stale-while-revalidate=N` and `stale-if-error=N` bound staleness.
+    Directives that a cache does not know are ignored, as the RFC demands.
+
+    Raises:
+        ConfigurationError: for a directive we know with a value that is no number of seconds.
+    """
+    refresh: bool | None = None
+    store: bool | None = None
+    mode: str | None = None
+    bounds: dict[str, float] = {}
+    for directive in header.split(","):
+        name, equals, argument = directive.strip().partition("=")
+        name = name.strip().lower()
+        argument = argument.strip().strip('"')
+        if name == "no-cache":
+            refresh = True
+        elif name == "no-store":
+            store = False
+        elif name == "only-if-cached":
+            mode = "offline"
+        elif name in {"max-age", "stale-while-revalidate", "stale-if-error"}:
+            if not equals or not (argument.isascii() and argument.isdecimal()):
+                raise ConfigurationError(
+                    f"Cache-Control: {name}={argument!r} is not allowed; allowed: a whole number of seconds >= 0"
+                )
+            bounds[name] = float(argument)
+    return Control(
+        refresh=refresh,
+        store=store,
+        mode=mode,
+        max_age=bounds.get("max-age"),
+        stale_while_revalidate=bounds.get("stale-while-revalidate"),
+        stale_if_error=bounds.get("stale-if-error"),
+    )

@@ -1,0 +1,234 @@
+"""Decide, purely: what Policy and the caller's control say about one request."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Final, TypeAlias
+
+from askonce import _key
+from askonce._body import Body
+from askonce import _events as events
+from askonce._control import Control, from_cache_control
+from askonce._entry import Entry
+from askonce._errors import ConfigurationError
+from askonce._policy import Cacheable, Policy, Terms, Unset
+from askonce._request import Request
+from askonce._surface import EMPTY, ERROR, INCOMPLETE, OTHER, REFUSED, TRUNCATED, Surface, surface_of
+
+Scope: TypeAlias = "str | Callable[[Request], str]"
+
+# Tools that the provider runs and that look at a world which changes.
+_WORLD_TOOLS: Final = ("web_search", "file_search", "mcp", "code_interpreter", "computer")
+_WORLD_MODELS: Final = ("search-preview", "search-api", "deep-research")
+_WRITING: Final = frozenset({"on", "refresh"})
+_NEVER_STORED: Final = frozenset({ERROR, INCOMPLETE, EMPTY})
+
+
+@dataclass(slots=True, kw_only=True)
+class Decision:
+    """What may happen with one request. Pure data.
+
+    Attributes:
+        bypass: why the call passes through untouched; "" when the cache takes part.
+        terms: the policy's figures in force, rule applied.
+        surface: kind of endpoint.
+        model: the model asked for.
+        key: `namespace:digest`; "" for a bypass.
+        read: a stored answer may be given.
+        write: the answer may be stored.
+        offline: the provider must not be asked.
+        coalesce: the call may share a provider call with identical ones.
+        ttl: life of a new answer in seconds; None: for ever.
+        max_age: a stored answer may not be older; None: no bound.
+        stale_while_revalidate: seconds after expiry in which the old answer is given at once.
+        stale_if_error: seconds after expiry in which it is given when the provider fails.
+        tags: labels for a new answer.
+    """
+
+    bypass: str
+    terms: Terms
+    surface: Surface
+    model: str
+    key: str
+    read: bool
+    write: bool
+    offline: bool
+    coalesce: bool
+    ttl: float | None
+    max_age: float | None
+    stale_while_revalidate: float
+    stale_if_error: float
+    tags: tuple[str, ...]
+
+    def lives(self, now: float) -> tuple[float | None, float | None]:
+        """When an answer created now stops being fresh, and when even its stale windows end."""
+        if self.ttl is None:
+            return None, None
+        shortened = self.ttl * (1.0 - self.terms.jitter * random.random())  # noqa: S311 - spread, not secrecy
+        expires = now + shortened
+        return expires, expires + max(self.stale_while_revalidate, self.stale_if_error)
+
+    def refuses(self, flaws: set[str]) -> str:
+        """The flaw for which an answer must not be stored; "" when there is none."""
+        for flaw in flaws:
+            if flaw in _NEVER_STORED:
+                return flaw
+        if TRUNCATED in flaws and not self.terms.store_truncated:
+            return TRUNCATED
+        if REFUSED in flaws and not self.terms.store_refusals:
+            return REFUSED
+        return ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a Cache was made with, as far as decisions need it."""
+
+    policy: Policy
+    namespace: str
+    scope: Scope
+    mode: str
+    secret: bytes | None
+
+
+def decide(settings: Settings, request: Request, body: Body, said: Control) -> Decision:
+    """What may happen with this request.
+
+    Raises:
+        ConfigurationError: for a Cache-Control directive of the caller's with a bad value.
+    """
+    header = request.header(b"cache-control")
+    if header:
+        said = from_cache_control(header).over(said)
+    target = request.target
+    model = model_of(target.path, body)
+    namespace = said.namespace or settings.namespace
+    policy = settings.policy
+    terms = policy.terms
+    if policy.rules:
+        place = request.url.partition("?")[0]
+        terms = policy.terms_for(model=model, url=place, namespace=namespace)
+    ttl = terms.ttl if isinstance(said.ttl, Unset) else said.ttl
+    surface = surface_of(target.path)
+    mode = said.mode or settings.mode
+    bypass = _why_bypass(request, body, terms, surface, mode=mode, model=model, ttl=ttl)
+    if not bypass and policy.cacheable is not None and not approves(policy.cacheable, request, None):
+        bypass = "policy"
+    key = ""
+    if not bypass:
+        digest = _key.digest(
+            request,
+            body,
+            namespace=namespace,
+            scope=scope_value(said.scope if said.scope is not None else settings.scope, request),
+            sample=said.sample or 0,
+            vary=policy.vary,
+            ignore=policy.ignore_fields,
+            secret=settings.secret,
+        )
+        key = f"{namespace}:{digest}"
+    offline = mode == "offline"
+    refresh = not offline and (mode == "refresh" or said.refresh is True)
+    write = said.store is not False and mode in _WRITING
+    swr, sie = said.stale_while_revalidate, said.stale_if_error
+    return Decision(
+        bypass=bypass,
+        terms=terms,
+        surface=surface or OTHER,
+        model=model,
+        key=key,
+        read=not refresh,
+        write=write,
+        offline=offline,
+        coalesce=write and not refresh and said.max_age is None,
+        ttl=ttl,
+        max_age=said.max_age,
+        stale_while_revalidate=terms.stale_while_revalidate if swr is None else swr,
+        stale_if_error=terms.stale_if_error if sie is None else sie,
+        tags=said.tags,
+    )
+
+
+def model_of(path: str, body: Body) -> str:
+    """The model a request asks: its field, or the Azure deployment in the path; "" when unnamed."""
+    model = body.fields.get("model")
+    if isinstance(model, str):
+        return model
+    _, found, rest = path.partition("/deployments/")
+    return rest.partition("/")[0] if found else ""
+
+
+def scope_value(scope: Scope, request: Request) -> str:
+    """Who shares this answer, as it enters the key: "" for everybody; credentials only as a digest.
+
+    Raises:
+        ConfigurationError: when a scope callable returns anything but a text.
+    """
+    if scope == "shared":
+        return ""
+    if scope == "credential":
+        return "credential:" + sha256(request.credentials()).hexdigest()
+    if isinstance(scope, str):
+        return "name:" + scope
+    value = scope(request)
+    if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+        raise ConfigurationError(f"scope: the callable returned a {type(value).__name__}; allowed: a text")
+    return "name:" + value
+
+
+def approves(cacheable: Cacheable, request: Request, entry: Entry | None) -> bool:
+    """The caller's own last word. A callable that fails has not said yes."""
+    try:
+        return bool(cacheable(request, entry))
+    except Exception as error:  # noqa: BLE001 - whatever a caller's function raises, the call goes on
+        events.warn("policy", "Policy.cacheable raised %s; the answer is not cached", type(error).__name__)
+        return False
+
+
+def _why_bypass(
+    request: Request,
+    body: Body,
+    terms: Terms,
+    surface: Surface | None,
+    *,
+    mode: str,
+    model: str,
+    ttl: float | None,
+) -> str:
+    if mode == "off":
+        return "mode off"
+    if request.method != "POST":
+        return "method"
+    if surface is None and not terms.opened:
+        return "endpoint"
+    if ttl == 0:
+        return "ttl 0"
+    fields = body.fields
+    if fields.get("background") is True:
+        return "background"
+    if fields.get("conversation") is not None:
+        return "conversation"
+    if not terms.opened and _reads_the_world(fields, model):
+        return "hosted tool"
+    if terms.max_temperature is not None:
+        temperature = fields.get("temperature")
+        if temperature is None and surface is not None and surface.sampled:
+            temperature = 1.0
+        if isinstance(temperature, int | float) and temperature > terms.max_temperature:
+            return "temperature"
+    return ""
+
+
+def _reads_the_world(fields: dict[str, Any], model: str) -> bool:
+    if "web_search_options" in fields or any(part in model for part in _WORLD_MODELS):
+        return True
+    tools = fields.get("tools")
+    if not isinstance(tools, list):
+        return False
+    return any(
+        isinstance(tool, dict) and isinstance(kind := tool.get("type"), str) and kind.startswith(_WORLD_TOOLS)
+        for tool in tools
+    )

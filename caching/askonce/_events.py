@@ -1,0 +1,132 @@
+"""Events for those who listen, and warnings for those who operate: never with a prompt in them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from askonce._outcome import Outcome
+
+_INTERVAL: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallDone:
+    """A call has its answer (a stream: its headers)."""
+
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerStored:
+    """An answer was written to the store.
+
+    Attributes:
+        key: its key.
+        size: bytes of the envelope.
+    """
+
+    key: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerDropped:
+    """An answer reached its caller and was not stored.
+
+    Attributes:
+        key: the key it would have had.
+        reason: why, such as "truncated" or "status 429".
+    """
+
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreFailed:
+    """A store could not do something; the call went on without it.
+
+    Attributes:
+        store: its name.
+        operation: "get", "set", ...
+        error: the exception's class name.
+    """
+
+    store: str
+    operation: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorruptEntry:
+    """A stored value was no entry of ours; it was deleted and counts as a miss.
+
+    Attributes:
+        key: where it was.
+        reason: what was wrong, such as "checksum".
+    """
+
+    key: str
+    reason: str
+
+
+Event: TypeAlias = CallDone | AnswerStored | AnswerDropped | StoreFailed | CorruptEntry
+Listener: TypeAlias = Callable[[Event], None]
+
+
+class Events:
+    """The listeners of one cache. A listener that fails is warned about and stays."""
+
+    __slots__ = ("_listeners",)
+
+    def __init__(self) -> None:
+        self._listeners: tuple[Listener, ...] = ()
+
+    @property
+    def wanted(self) -> bool:
+        """False when nobody listens: nothing needs to be built."""
+        return bool(self._listeners)
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Have `listener(event)` called for every event, in the calling thread; returns the way out."""
+        self._listeners = (*self._listeners, listener)
+
+        def unsubscribe() -> None:
+            self._listeners = tuple(known for known in self._listeners if known is not listener)
+
+        return unsubscribe
+
+    def emit(self, event: Event) -> None:
+        """Tell everybody."""
+        for listener in self._listeners:
+            try:
+                listener(event)
+            except Exception as error:  # noqa: BLE001 - a broken listener must not break a call
+                warn("events", "an event listener raised %s", type(error).__name__)
+
+
+_last: dict[tuple[str, str, tuple[object, ...]], float] = {}
+_lock = threading.Lock()
+
+
+def warn(part: str, message: str, *details: object) -> None:
+    """Log a warning on `askonce.<part>`, the same one at most once a minute."""
+    said = (part, message, details)
+    now = time.monotonic()
+    # No blocking: a warning is not worth waiting for, nor a lock inherited through fork.
+    if not _lock.acquire(blocking=False):
+        return
+    try:
+        if now - _last.get(said, -_INTERVAL) < _INTERVAL:
+            return
+        if len(_last) > 1000:  # noqa: PLR2004 - bounded, whatever the details are
+            _last.clear()
+        _last[said] = now
+    finally:
+        _lock.release()
+    logging.getLogger(f"askonce.{part}").warning(message, *details)

@@ -1,0 +1,101 @@
+"""What a door and the core hand each other for one call."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from askonce._entry import Entry
+from askonce._outcome import Outcome
+from askonce._request import Request
+from askonce._shared import Reader
+
+RawHeaders = list[tuple[bytes, bytes]]
+
+
+@dataclass(slots=True, kw_only=True)
+class Opened:
+    """The provider's answer as the door got it.
+
+    Attributes:
+        status: HTTP status.
+        headers: raw header pairs.
+        native: the SDK's own response object; given back to the door unread.
+        body: the whole decoded body when the response was read; None for a live one.
+        source: a live response's raw body, not content-decoded: an iterator from a sync door, an async
+            one from an async door.
+        close: closes a live response; a coroutine function from an async door.
+        framed: HTTP marks the body's end (Content-Length, chunked, HTTP/2 and later), so that an end
+            of file is the end of the answer.
+    """
+
+    status: int
+    headers: RawHeaders
+    native: Any
+    body: bytes | None = None
+    source: Iterator[bytes] | AsyncIterator[bytes] | None = None
+    close: Callable[[], Any] | None = None
+    framed: bool = False
+
+    def header(self, name: bytes) -> str:
+        """The values of a header (lower-case name), joined; "" if absent."""
+        return b", ".join(value for key, value in self.headers if key.lower() == name).decode("latin-1")
+
+
+class Exchange(Protocol):
+    """One call of a sync door.
+
+    Attributes:
+        request: what is asked.
+        live: the caller wants the body while it comes.
+        patience: seconds the caller waits for a byte (its read time-out); None: for ever.
+    """
+
+    request: Request
+    live: bool
+    patience: float | None
+
+    def open(self) -> Opened:
+        """Call the provider. What it raises is the caller's, unchanged."""
+        ...
+
+    def again(self) -> Opened:
+        """Call the provider for a background refresh: read whole, apart from the caller's objects."""
+        ...
+
+
+class AsyncExchange(Protocol):
+    """One call of an async door. See Exchange."""
+
+    request: Request
+    live: bool
+    patience: float | None
+
+    def open(self) -> Awaitable[Opened]:
+        """Call the provider."""
+        ...
+
+    def again(self) -> Awaitable[Opened]:
+        """Call the provider for a background refresh."""
+        ...
+
+
+@dataclass(slots=True, kw_only=True)
+class Reply:
+    """What the door gives its caller. Exactly one of these holds:
+
+    * `entry` is set: build a response from it.
+    * `reader` and `native` are set: the caller's own live response; its body comes from `reader`.
+    * `reader` alone: another caller's live response; `status` and `headers` are its head.
+    * `native` alone: the provider's response, untouched.
+    * nothing is set: a bypass; the door calls the provider as if askonce were not there.
+    """
+
+    outcome: Outcome
+    entry: Entry | None = None
+    native: Any = None
+    reader: Reader | None = None
+    status: int = 200
+    headers: RawHeaders | None = None
+    patience: float | None = None

@@ -1,0 +1,72 @@
+"""Why did this miss? The nearest stored entry, and the parts in which it differs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final
+
+from askonce import _codec
+from askonce._entry import Entry
+from askonce._fingerprint import differences
+from askonce.stores.tiered import Tiers
+
+_LOOK_AT: Final = 5_000
+_BATCH: Final = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """What the cache makes of a request.
+
+    Attributes:
+        verdict: "hit" (an answer is stored and fresh), "expired" (stored, past its life), "miss", or
+            "bypass" (not cacheable).
+        reason: of a bypass; "" otherwise.
+        key: the request's key; "" for a bypass.
+        nearest: key of the stored entry that differs in the fewest parts; "" when none is near.
+        differences: those parts, in words.
+    """
+
+    verdict: str
+    reason: str = ""
+    key: str = ""
+    nearest: str = ""
+    differences: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if self.verdict == "bypass":
+            return f"not cacheable: {self.reason}"
+        if self.verdict != "miss":
+            return f"{self.verdict}: {self.key}"
+        if not self.nearest:
+            return "miss: nothing near it is stored"
+        return f"miss: nearest is {self.nearest}, which differs in " + "; ".join(self.differences)
+
+
+async def nearest(
+    tiers: Tiers,
+    namespace: str,
+    surface: str,
+    asked: dict[str, str],
+    decode: Callable[[str, bytes], Entry],
+) -> tuple[str, tuple[str, ...]]:
+    """The stored entry of the same surface that differs in the fewest parts, and those parts.
+
+    Looks at the first few thousand entries of the namespace: this is for people who wonder, not for calls.
+    """
+    best_key, best = "", None
+    keys = iter(islice(await tiers.scan(f"{namespace}:"), _LOOK_AT))
+    while batch := list(islice(keys, _BATCH)):
+        for key, stored in (await tiers.get_many(batch)).items():
+            try:
+                meta = decode(key, stored.value).meta
+            except _codec.Undecodable:
+                continue
+            if meta.surface != surface or not meta.fingerprint:
+                continue
+            told = differences(meta.fingerprint, asked)
+            if best is None or len(told) < len(best):
+                best_key, best = key, told
+    return best_key, tuple(best or ())

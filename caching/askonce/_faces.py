@@ -1,0 +1,146 @@
+"""How the flow waits, calls and goes on in the background: once for threads, once for tasks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from askonce._bridge import step
+from askonce._exchange import AsyncExchange, Exchange, Opened
+from askonce._flights import Flight, Owner, State
+from askonce._shared import Reader, waker
+from askonce.stores.tiered import Tiers
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Future, Task
+
+_CHECK_SECONDS: Final = 1.0
+_MAX_BACKGROUND: Final = 8
+
+Work = Callable[[], Coroutine[Any, Any, None]]
+
+
+class Face(Protocol):
+    """What the flow needs from the side it runs on."""
+
+    tiers: Tiers
+
+    def owner(self) -> Owner: ...
+    async def open(self, exchange: Any) -> Opened: ...
+    async def again(self, exchange: Any) -> Opened: ...
+    async def wait(self, flight: Flight, patience: float | None) -> State | None: ...
+    async def read(self, reader: Reader, patience: float | None) -> bytes | None: ...
+    async def leave(self, reader: Reader) -> None: ...
+    def spawn(self, work: Work) -> bool: ...
+
+
+class SyncFace:
+    """For threads: blocks."""
+
+    def __init__(self, tiers: Tiers) -> None:
+        self.tiers = tiers
+        self._slots = threading.BoundedSemaphore(_MAX_BACKGROUND)
+
+    def owner(self) -> Owner:
+        return Owner(threading.current_thread(), None)
+
+    async def open(self, exchange: Exchange) -> Opened:
+        return exchange.open()
+
+    async def again(self, exchange: Exchange) -> Opened:
+        return exchange.again()
+
+    async def wait(self, flight: Flight, patience: float | None) -> State | None:
+        """Until the flight is no longer pending; its state, or None when patience ran out."""
+        gate = threading.Lock()
+        gate.acquire()
+        if not flight.add_waker(gate.release):
+            return flight.state
+        waited = 0.0
+        while not gate.acquire(timeout=(slice_ := _slice(waited, patience))):
+            waited += slice_
+            if flight.owner.is_lost():
+                return State.FAILED
+            if patience is not None and waited >= patience:
+                return None
+        return flight.state
+
+    async def read(self, reader: Reader, patience: float | None) -> bytes | None:
+        return reader.read(patience)
+
+    async def leave(self, reader: Reader) -> None:
+        reader.close()
+
+    def spawn(self, work: Work) -> bool:
+        """Run `work` in a daemon thread; False when enough run already."""
+        if not self._slots.acquire(blocking=False):
+            return False
+
+        def run() -> None:
+            try:
+                step(work())
+            finally:
+                self._slots.release()
+
+        threading.Thread(target=run, name="askonce-refresh", daemon=True).start()
+        return True
+
+
+class AsyncFace:
+    """For tasks: awaits."""
+
+    def __init__(self, tiers: Tiers) -> None:
+        self.tiers = tiers
+        self._tasks: set[Task[None]] = set()  # loops hold their tasks weakly
+
+    def owner(self) -> Owner:
+        return Owner(threading.current_thread(), _loop())
+
+    async def open(self, exchange: AsyncExchange) -> Opened:
+        return await exchange.open()
+
+    async def again(self, exchange: AsyncExchange) -> Opened:
+        return await exchange.again()
+
+    async def wait(self, flight: Flight, patience: float | None) -> State | None:
+        """See SyncFace.wait."""
+        import asyncio  # noqa: PLC0415 - whoever awaits has it
+
+        loop = _loop()
+        arrived: Future[None] = loop.create_future()
+        if not flight.add_waker(waker(loop, arrived)):
+            return flight.state
+        waited = 0.0
+        while not (await asyncio.wait([arrived], timeout=(slice_ := _slice(waited, patience))))[0]:
+            waited += slice_
+            if flight.owner.is_lost():
+                return State.FAILED
+            if patience is not None and waited >= patience:
+                return None
+        return flight.state
+
+    async def read(self, reader: Reader, patience: float | None) -> bytes | None:
+        return await reader.aread(patience)
+
+    async def leave(self, reader: Reader) -> None:
+        await reader.aclose()
+
+    def spawn(self, work: Work) -> bool:
+        """Run `work` in a task of its own; False when enough run already."""
+        if len(self._tasks) >= _MAX_BACKGROUND:
+            return False
+        task = _loop().create_task(work())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return True
+
+
+def _slice(waited: float, patience: float | None) -> float:
+    return _CHECK_SECONDS if patience is None else max(0.001, min(_CHECK_SECONDS, patience - waited))
+
+
+def _loop() -> AbstractEventLoop:
+    import asyncio  # noqa: PLC0415
+
+    return asyncio.get_running_loop()

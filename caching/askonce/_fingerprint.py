@@ -1,0 +1,86 @@
+"""Fingerprints: a short digest per part of a request, so that two requests can be compared later.
+
+Numbers, booleans and the model's name stand in clear ("=0.7"); everything that could be somebody's text
+is four bytes of a digest, keyed with the cache's secret when it has one. Enough to see *which* part
+differs, too little to tell what it said.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Any, Final
+
+import orjson
+
+from askonce._body import Body
+from askonce._decision import Settings
+from askonce._request import Request
+
+_MOST_ITEMS: Final = 48
+_CLEAR: Final = frozenset({"model", "role", "type", "encoding_format", "reasoning_effort", "verbosity", "voice"})
+
+
+def fingerprint(request: Request, body: Body, settings: Settings) -> dict[str, str]:
+    """Part name -> digest or "=value". Names read like paths: `messages[3].content`, `tools[0]`."""
+    secret = settings.secret[:64] if settings.secret else b""
+    target = request.target
+    found: dict[str, str] = {"url": _short(f"{target.origin}{target.path}?{target.query}".encode(), secret)}
+    vary = settings.policy.vary
+    for name, value in request.headers:
+        if name in vary:
+            found[f"header {name.decode('latin-1')}"] = _short(value, secret)
+    ignore = settings.policy.ignore_fields
+    if body.kind == "json" and body.fields:
+        for name, value in body.fields.items():
+            if value is None or name in ignore or (name == "stream" and value is False):
+                continue
+            _part(name, value, secret, found)
+    elif body.kind == "multipart":
+        for part in body.value:
+            found[part.name] = _short(part.head + part.content, secret)
+    else:
+        found["body"] = _short(request.body, secret)
+    return found
+
+
+def _part(name: str, value: Any, secret: bytes, found: dict[str, str]) -> None:
+    if isinstance(value, bool | int | float) or (name in _CLEAR and isinstance(value, str)):
+        found[name] = f"={value}"
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        for position, item in enumerate(value[:_MOST_ITEMS]):
+            label = f"{name}[{position}]"
+            if isinstance(item, dict) and "role" in item:
+                for key, inner in item.items():
+                    found[f"{label}.{key}"] = f"={inner}" if key == "role" else _json(inner, secret)
+            else:
+                found[label] = _json(item, secret)
+        if len(value) > _MOST_ITEMS:
+            found[f"{name}[{_MOST_ITEMS}:]"] = _json(value[_MOST_ITEMS:], secret)
+    else:
+        found[name] = _json(value, secret)
+
+
+def _json(value: Any, secret: bytes) -> str:
+    return _short(orjson.dumps(value), secret)
+
+
+def _short(content: bytes, secret: bytes) -> str:
+    return blake2b(content, digest_size=4, key=secret).hexdigest()
+
+
+def differences(stored: dict[str, str], asked: dict[str, str]) -> list[str]:
+    """What differs, in words: "temperature 0.0 -> 0.7", "messages[3].content changed", "tools[1] added"."""
+    told: list[str] = []
+    for name in dict.fromkeys((*asked, *stored)):
+        before, now = stored.get(name), asked.get(name)
+        if before == now:
+            continue
+        if before is None:
+            told.append(f"{name} added")
+        elif now is None:
+            told.append(f"{name} removed")
+        elif before.startswith("=") and now.startswith("="):
+            told.append(f"{name} {before[1:]} -> {now[1:]}")
+        else:
+            told.append(f"{name} changed")
+    return told

@@ -1,0 +1,232 @@
+"""Single flight: of several identical asks at one time, one flies and the others wait for it.
+
+The table is shared by threads and event loops. What differs is only how one waits: a thread blocks
+on a lock, a task awaits a future; both hand the flight a function that wakes them.
+
+Rules, in the order in which they are asked:
+
+* A key whose last answer could not be stored is not waited for: everybody asks on their own for a
+  while (Varnish calls it hit-for-miss). Otherwise callers of an uncacheable key would queue up.
+* A waiter whose leader failed tries to lead; the first one does, the rest follow it. When that leader
+  fails too, everybody asks on their own: nobody pays for more than two failures of others.
+* A leader that was cancelled hands over; that is nobody's failure and does not count.
+* A leader whose thread or event loop has died is not waited for.
+* Whoever would wait for something that only they could do (the same thread, the same loop) does not.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+
+from askonce._fork import renew_after_fork
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
+    from askonce._entry import Entry
+    from askonce._shared import SharedStream
+
+Wake = Callable[[], None]
+_PASS_SECONDS: Final = 10.0
+_PASS_LIMIT: Final = 10_000
+
+
+class State(Enum):
+    """Where a flight is."""
+
+    PENDING = "the provider has not answered yet"
+    LIVE = "a stream is running"
+    LANDED = "there is an answer"
+    FAILED = "there is none; one of the waiters leads next"
+    RELEASED = "the answer is not to be shared; everybody asks on their own"
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who runs a call: a thread, and the event loop when it is a task."""
+
+    thread: threading.Thread
+    loop: AbstractEventLoop | None
+
+    def is_lost(self) -> bool:
+        """True when it can never finish: its loop stopped, or its thread ended."""
+        if self.loop is not None:
+            return self.loop.is_closed() or not self.loop.is_running()
+        return not self.thread.is_alive()
+
+    def would_wait_for_itself(self, leader: Owner, *, live: bool) -> bool:
+        """True when waiting for `leader` from here could never end."""
+        if self.thread is not leader.thread:
+            return False
+        if self.loop is None:
+            # A blocked thread cannot run its own loop; its own open stream it can read on itself.
+            return leader.loop is not None or not live
+        return leader.loop is None and not live
+
+
+class Flight:
+    """One provider call that several callers share."""
+
+    __slots__ = ("__weakref__", "_lock", "_stream", "_wakers", "entry", "head", "key", "owner", "state", "turn")
+
+    def __init__(self, key: str, owner: Owner, turn: int, lock: threading.Lock) -> None:
+        self.key = key
+        self.owner = owner
+        self.turn = turn
+        self.state = State.PENDING
+        self.entry: Entry | None = None
+        self.head: list[tuple[bytes, bytes]] = []  # a stream's response headers, for those who read along
+        self._stream: weakref.ref[SharedStream] | None = None
+        self._wakers: list[Wake] = []
+        self._lock = lock
+
+    @property
+    def stream(self) -> SharedStream | None:
+        """The running stream. Held weakly: an abandoned one must be free to be collected."""
+        return None if self._stream is None else self._stream()
+
+    @property
+    def over(self) -> bool:
+        """True once it landed, failed or was released; nothing changes it after that."""
+        return self.state not in {State.PENDING, State.LIVE}
+
+    def add_waker(self, wake: Wake) -> bool:
+        """Have `wake()` called at the next change of state; False when there was one already."""
+        with self._lock:
+            if self.state is not State.PENDING:
+                return False
+            self._wakers.append(wake)
+            return True
+
+    def _change(self, state: State) -> list[Wake]:
+        self.state = state
+        wakers, self._wakers = self._wakers, []
+        return wakers
+
+
+class Flights:
+    """The flights of one cache in this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._flying: dict[str, Flight] = {}
+        self._passes: dict[str, float] = {}
+        self.landings = 0
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """The leaders are in the parent; a child starts with an empty sky."""
+        self._lock = threading.Lock()
+        self._flying = {}
+
+    def __len__(self) -> int:
+        return len(self._flying)
+
+    def join(self, key: str, owner: Owner, after: Flight | None) -> tuple[Flight | None, bool]:
+        """Take part in the flight for `key`.
+
+        Args:
+            key: what is asked.
+            owner: who asks.
+            after: the failed flight this caller waited for before; None at first.
+
+        Returns:
+            (flight, True) to lead it, (flight, False) to wait for it, (None, False) to ask alone.
+        """
+        with self._lock:
+            if self._passes and self._is_passed(key):
+                return None, False
+            known = self._flying.get(key)
+            if known is not None and self._can_be_joined(known):
+                if owner.would_wait_for_itself(known.owner, live=known.state is State.LIVE):
+                    return None, False
+                return known, False
+            turn = 0 if after is None else after.turn
+            if turn > 1:
+                return None, False
+            flight = Flight(key, owner, turn, self._lock)
+            self._flying[key] = flight
+            return flight, True
+
+    @staticmethod
+    def _can_be_joined(flight: Flight) -> bool:
+        if flight.state is State.PENDING:
+            return not flight.owner.is_lost()
+        if flight.state is State.LIVE:
+            stream = flight.stream
+            return stream is not None and stream.joinable(lost=flight.owner.is_lost())
+        return False
+
+    def _is_passed(self, key: str) -> bool:
+        until = self._passes.get(key)
+        if until is None:
+            return False
+        if time.monotonic() < until:
+            return True
+        del self._passes[key]
+        return False
+
+    def go_live(self, flight: Flight, stream: SharedStream) -> None:
+        """The leader's stream has begun; waiters may read along."""
+        flights = weakref.ref(self)
+        known = weakref.ref(flight)
+
+        def collected(_: object) -> None:
+            # Runs wherever the collector runs: it must not wait for the lock.
+            table, gone = flights(), known()
+            if table is not None and gone is not None and table._flying.get(gone.key) is gone:  # noqa: SLF001
+                table._flying.pop(gone.key, None)  # noqa: SLF001
+
+        with self._lock:
+            flight._stream = weakref.ref(stream, collected)  # noqa: SLF001
+            wakers = flight._change(State.LIVE)  # noqa: SLF001
+        _wake_all(wakers)
+
+    def land(self, flight: Flight, entry: Entry) -> None:
+        """There is an answer, and it is in the store."""
+        if flight.over:
+            return
+        flight.entry = entry
+        self._passes.pop(flight.key, None)
+        self._end(flight, State.LANDED)
+
+    def fail(self, flight: Flight, *, counts: bool) -> None:
+        """There is no answer. `counts` is False when the leader was cancelled or left."""
+        if flight.over:
+            return
+        if counts:
+            flight.turn += 1
+        self._end(flight, State.FAILED)
+
+    def release(self, flight: Flight) -> None:
+        """The answer is complete but must not be shared: nobody waits for this key for a while."""
+        with self._lock:
+            if len(self._passes) >= _PASS_LIMIT:
+                self._passes.clear()
+            self._passes[flight.key] = time.monotonic() + _PASS_SECONDS
+        self._end(flight, State.RELEASED)
+
+    def detach(self, flight: Flight) -> None:
+        """Newcomers start a flight of their own; those who read along go on."""
+        with self._lock:
+            if self._flying.get(flight.key) is flight:
+                del self._flying[flight.key]
+
+    def _end(self, flight: Flight, state: State) -> None:
+        with self._lock:
+            self.landings += 1
+            if self._flying.get(flight.key) is flight:
+                del self._flying[flight.key]
+            wakers = flight._change(state)  # noqa: SLF001
+        _wake_all(wakers)
+
+
+def _wake_all(wakers: list[Wake]) -> None:
+    for wake in wakers:
+        wake()

@@ -1,0 +1,96 @@
+"""What was asked, free of any SDK: method, URL, headers, body bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+from urllib.parse import unquote_plus, urlsplit
+
+CREDENTIAL_QUERY = frozenset({"key", "api_key", "api-key", "access_token", "sig", "signature"})
+CREDENTIAL_HEADERS = frozenset({b"authorization", b"api-key", b"x-api-key", b"x-goog-api-key", b"cookie"})
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class Target(NamedTuple):
+    """Where a request goes, without anything secret.
+
+    Attributes:
+        origin: `scheme://host:port`, lower case, the port always written.
+        path: the path as sent.
+        query: the query parameters that are not credentials, sorted by name; parameters of one name
+            keep their order, because servers may read it.
+        credentials: the query parameters that are.
+    """
+
+    origin: str
+    path: str
+    query: str
+    credentials: str
+
+
+@lru_cache(maxsize=512)
+def target_of(url: str) -> Target:
+    """Split a URL once per distinct text: a program calls few endpoints very often."""
+    parts = urlsplit(url)
+    scheme = parts.scheme.lower()
+    port = parts.port or _DEFAULT_PORTS.get(scheme, 0)
+    open_, secret = [], []
+    for pair in filter(None, parts.query.split("&")):
+        name = unquote_plus(pair.partition("=")[0])
+        (secret if name.lower() in CREDENTIAL_QUERY else open_).append((name, pair))
+    open_.sort(key=lambda named: named[0])
+    return Target(
+        origin=f"{scheme}://{(parts.hostname or '').lower()}:{port}",
+        path=parts.path or "/",
+        query="&".join(pair for _, pair in open_),
+        credentials="&".join(pair for _, pair in secret),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One ask, as it would go over the wire.
+
+    Attributes:
+        method: the HTTP method in capitals.
+        url: the absolute URL.
+        headers: (name, value) pairs as bytes, in order; names are brought to lower case.
+        body: the whole body as sent (not content-encoded).
+
+    The repr shows neither body nor headers nor query: they hold prompts and credentials.
+    """
+
+    method: str
+    url: str
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    body: bytes = b""
+
+    def __post_init__(self) -> None:
+        for name, _ in self.headers:
+            if not name.islower():
+                lowered = tuple([(name.lower(), value) for name, value in self.headers])
+                object.__setattr__(self, "headers", lowered)
+                break
+
+    @property
+    def target(self) -> Target:
+        """The URL's parts, credentials apart."""
+        return target_of(self.url)
+
+    def header(self, name: bytes) -> str:
+        """The values of a header (`name` in lower case) joined by ", " as HTTP allows; "" if absent."""
+        found = [value for key, value in self.headers if key == name]
+        return b", ".join(found).decode("latin-1") if found else ""
+
+    def credentials(self) -> bytes:
+        """Everything that says *who* asks, joined unambiguously; for `scope="credential"`."""
+        found = sorted((key, value) for key, value in self.headers if key in CREDENTIAL_HEADERS)
+        flat = [part for pair in found for part in pair]
+        flat.append(self.target.credentials.encode("utf-8", "surrogatepass"))
+        return b"".join(b"%d:%b" % (len(part), part) for part in flat)
+
+    def __repr__(self) -> str:
+        target = self.target
+        return f"<Request {self.method} {target.origin}{target.path}, {len(self.body)} bytes>"

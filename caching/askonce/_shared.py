@@ -1,0 +1,418 @@
+"""A provider's live stream, read by its leader and by everybody who asked the same meanwhile.
+
+Nothing reads ahead: whichever reader wants the next chunk first has it pulled, for all. So the provider
+is read at the pace of the fastest reader, a leader that pauses or leaves does not stop the others, and
+the connection is held exactly as long as somebody reads. The last reader to leave closes it.
+
+An async source is pulled by a task of its own on the leader's loop, so that one reader's cancellation
+never tears the connection under the others; a sync source is pulled by whichever thread needs it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from askonce._bridge import step
+from askonce._recorder import Recorder
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Future, Task
+
+_IDLE_SECONDS: Final = 2.0
+_CHECK_SECONDS: Final = 1.0
+
+Settle: TypeAlias = Callable[[Recorder], Coroutine[Any, Any, None]]
+Wake: TypeAlias = Callable[[], None]
+
+
+class _Pending(Enum):
+    PENDING = "the next chunk is not here yet"
+
+
+PENDING: Final = _Pending.PENDING
+
+
+class StreamBroken(Exception):  # noqa: N818 - translated at the door into the SDK's own error
+    """The stream somebody else leads ended before its end; what was read is not the whole answer.
+
+    Attributes:
+        cause: the provider's error as the leader saw it; None when the stream just stopped.
+    """
+
+    def __init__(self, cause: BaseException | None) -> None:
+        super().__init__("the shared stream ended early")
+        self.cause = cause
+
+
+class SharedStream:
+    """The stream and its chunks so far.
+
+    Args:
+        source: the provider's raw body: an iterator for sync clients, an async one otherwise.
+        close: closes the provider's response; a coroutine function when the source is async.
+        recorder: is fed every chunk, once.
+        settle: run once, when the recorder is complete or has dropped the stream. Must not raise.
+        loop: the event loop of an async source; None for a sync one.
+    """
+
+    __slots__ = (
+        "__weakref__", "_active", "_base", "_chunks", "_close", "_closed", "_ended", "_error", "_lock",
+        "_pulling", "_readers", "_settle", "_source", "_task", "_wakers", "loop", "recorder",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        source: Iterator[bytes] | AsyncIterator[bytes],
+        close: Callable[[], Any],
+        recorder: Recorder,
+        settle: Settle,
+        loop: AbstractEventLoop | None,
+    ) -> None:
+        self.recorder = recorder
+        self.loop = loop
+        self._source: Any = source
+        self._close = close
+        self._settle: Settle | None = settle
+        self._lock = threading.Lock()
+        self._chunks: list[bytes] = []
+        self._base = 0  # number of chunks before _chunks[0] that nobody needs any more
+        self._ended = False
+        self._error: BaseException | None = None
+        self._pulling = False
+        self._closed = False
+        self._task: Task[None] | None = None  # held, because loops hold their tasks weakly
+        self._wakers: list[Wake] = []
+        self._readers: list[Reader] = []
+        self._active = time.monotonic()
+
+    # -- who reads ------------------------------------------------------------------------------
+
+    def joinable(self, *, lost: bool) -> bool:
+        """Whether a newcomer can still get all of it, and soon. `lost`: the leader cannot go on."""
+        if self._base or self._error is not None or self.recorder.state == "dropped":
+            return False
+        if self._ended:
+            return True
+        if self._closed or (lost and self.loop is not None):
+            return False
+        return self._pulling or time.monotonic() - self._active < _IDLE_SECONDS
+
+    def reader(self, *, leads: bool = False) -> Reader | None:
+        """Somebody who reads from the first chunk on; None when that is no longer possible."""
+        with self._lock:
+            if self._base or (self._closed and not self._ended):
+                return None
+            reader = Reader(self, leads=leads)
+            self._readers.append(reader)
+            return reader
+
+    def leave(self, reader: Reader) -> bool:
+        """The reader goes; True when it was the last one and has to close the source."""
+        with self._lock:
+            if reader not in self._readers:
+                return False
+            self._readers.remove(reader)
+            if self._readers or self._closed:
+                return False
+            self._closed = True
+            return True
+
+    # -- what was read --------------------------------------------------------------------------
+
+    def take(self, reader: Reader) -> bytes | None | _Pending:
+        """The reader's next chunk; None at the end; PENDING when it is not here yet.
+
+        Raises:
+            StreamBroken: for a follower, when there will be no more; the leader gets the error itself.
+        """
+        with self._lock:
+            position = reader.position - self._base
+            if position < len(self._chunks):
+                chunk = self._chunks[position]
+                reader.position += 1
+                if self.recorder.state == "dropped":
+                    self._forget()
+                return chunk
+            if self._error is not None:
+                raise self._error if reader.leads else StreamBroken(self._error)
+            if not self._ended:
+                return PENDING
+            if not reader.leads and self.recorder.state == "dropped" and self.recorder.reason == "cut":
+                raise StreamBroken(None)
+            return None
+
+    def _forget(self) -> None:
+        """Drop chunks that every reader has had: nothing is recorded and nobody can join any more."""
+        needed = min((reader.position for reader in self._readers), default=self._base + len(self._chunks))
+        del self._chunks[: needed - self._base]
+        self._base = needed
+
+    # -- pulling --------------------------------------------------------------------------------
+
+    def claim(self) -> bool:
+        """True when the caller must pull now; False when somebody does, or there is nothing left."""
+        with self._lock:
+            if self._pulling or self._ended or self._error is not None:
+                return False
+            self._pulling = True
+            return True
+
+    def enlist(self, reader: Reader, wake: Wake) -> bool:
+        """Have `wake()` called when there is something new; True when the caller must see to a pull."""
+        with self._lock:
+            if reader.position - self._base < len(self._chunks) or self._ended or self._error is not None:
+                wake()
+                return False
+            self._wakers.append(wake)
+            if self._pulling:
+                return False
+            self._pulling = True
+            return True
+
+    def pull(self) -> None:
+        """Pull one chunk of a sync source in this thread, after a claim."""
+        chunk: bytes | None = None
+        error: BaseException | None = None
+        try:
+            chunk = next(self._source, None)
+        except BaseException as raised:
+            error = raised
+            if not isinstance(raised, Exception):
+                raise
+        finally:
+            try:
+                if self._record(chunk, error):
+                    step(self._settled())
+            finally:
+                self._publish(chunk, error)
+
+    async def apull(self) -> None:
+        """Pull one chunk of an async source on its own loop, after a claim."""
+        chunk: bytes | None = None
+        error: BaseException | None = None
+        try:
+            chunk = await anext(self._source, None)
+        except BaseException as raised:
+            error = raised
+            if not isinstance(raised, Exception):
+                raise
+        finally:
+            try:
+                if self._record(chunk, error):
+                    await self._settled()
+            finally:
+                self._task = None
+                self._publish(chunk, error)
+
+    def start_task(self) -> None:
+        """`apull` in a task, on the source's loop."""
+        assert self.loop is not None  # noqa: S101 - sync sources are pulled by threads
+        self._task = self.loop.create_task(self.apull())
+
+    def start_task_from_elsewhere(self) -> None:
+        """`start_task` from another thread or loop."""
+        assert self.loop is not None  # noqa: S101
+        try:
+            self.loop.call_soon_threadsafe(self.start_task)
+        except RuntimeError:  # that loop is closed, and the connection with it
+            self._publish(None, StreamBroken(None))
+
+    def _record(self, chunk: bytes | None, error: BaseException | None) -> bool:
+        """Feed the recorder; True when there is something to settle."""
+        recorder = self.recorder
+        if error is not None:
+            recorder.abort("cut")
+        elif chunk is None:
+            recorder.eof()
+        else:
+            recorder.feed(chunk)
+        return self._settle is not None and recorder.state != "recording"
+
+    async def _settled(self) -> None:
+        settle, self._settle = self._settle, None
+        if settle is not None:
+            await settle(self.recorder)
+
+    def _publish(self, chunk: bytes | None, error: BaseException | None) -> None:
+        with self._lock:
+            self._active = time.monotonic()
+            self._pulling = False
+            if error is not None:
+                self._error = error
+            elif chunk is None:
+                self._ended = True
+            else:
+                self._chunks.append(chunk)
+            wakers, self._wakers = self._wakers, []
+        for wake in wakers:
+            wake()
+
+    # -- closing --------------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """Close a sync source; the caller was the last reader."""
+        try:
+            self._close()
+        finally:
+            self.recorder.abort("closed early")
+            step(self._settled())
+
+    async def afinish(self) -> None:
+        """Close an async source on its own loop; the caller was the last reader."""
+        task = self._task
+        try:
+            if task is not None:
+                import asyncio  # noqa: PLC0415 - we run on a loop
+
+                task.cancel()
+                await asyncio.wait([task])
+            await self._close()
+        finally:
+            self.recorder.abort("closed early")
+            await self._settled()
+
+    def finish_from_elsewhere(self) -> None:
+        """`afinish` from another thread or loop; nobody waits for it."""
+        loop = self.loop
+        assert loop is not None  # noqa: S101
+
+        def start() -> None:
+            self._task = loop.create_task(self.afinish())
+
+        try:
+            loop.call_soon_threadsafe(start)
+        except RuntimeError:
+            pass  # that loop is closed, and the connection with it
+
+
+class Reader:
+    """One caller's place in a SharedStream.
+
+    Attributes:
+        leads: True for the caller whose provider call it is: it sees the provider's own errors.
+        position: number of chunks it has had.
+    """
+
+    __slots__ = ("_unread", "leads", "position", "stream")
+
+    def __init__(self, stream: SharedStream, *, leads: bool) -> None:
+        self.stream = stream
+        self.leads = leads
+        self.position = 0
+        self._unread: bytes | None = None
+
+    def unread(self, chunk: bytes) -> None:
+        """Have the next read return `chunk`, which was read to see whether the stream gets going."""
+        self._unread = chunk
+
+    def _take(self) -> bytes | None | _Pending:
+        chunk, self._unread = self._unread, None
+        return self.stream.take(self) if chunk is None else chunk
+
+    def read(self, patience: float | None = None) -> bytes | None:
+        """The next chunk, or None at the end; blocks.
+
+        Raises:
+            StreamBroken: when a stream that somebody else leads broke.
+            TimeoutError: when nothing came for `patience` seconds.
+        """
+        stream = self.stream
+        while True:
+            chunk = self._take()
+            if chunk is not PENDING:
+                return chunk
+            if stream.loop is None and stream.claim():
+                stream.pull()
+                continue
+            gate = threading.Lock()
+            gate.acquire()
+            if stream.enlist(self, gate.release):
+                if stream.loop is None:
+                    stream.pull()
+                else:
+                    stream.start_task_from_elsewhere()
+            waited = 0.0
+            while not gate.acquire(timeout=_slice(waited, patience)):
+                waited = self._still_worth_it(waited, patience)
+
+    def close(self) -> None:
+        """Leave; the last reader closes the provider's response."""
+        stream = self.stream
+        if stream.leave(self):
+            if stream.loop is None:
+                stream.finish()
+            else:
+                stream.finish_from_elsewhere()
+
+    async def aread(self, patience: float | None = None) -> bytes | None:
+        """`read`, for tasks."""
+        import asyncio  # noqa: PLC0415 - whoever awaits has it
+
+        stream = self.stream
+        while True:
+            chunk = self._take()
+            if chunk is not PENDING:
+                return chunk
+            loop = asyncio.get_running_loop()
+            arrived: Future[None] = loop.create_future()
+            if stream.enlist(self, waker(loop, arrived, here=stream.loop is loop)):
+                if stream.loop is loop:
+                    stream.start_task()
+                elif stream.loop is None:
+                    loop.run_in_executor(None, stream.pull)
+                else:
+                    stream.start_task_from_elsewhere()
+            if self.leads:
+                await arrived  # its own provider call has its own time-outs
+                continue
+            waited = 0.0
+            while not (await asyncio.wait([arrived], timeout=_slice(waited, patience)))[0]:
+                waited = self._still_worth_it(waited, patience)
+
+    async def aclose(self) -> None:
+        """`close`, for tasks."""
+        import asyncio  # noqa: PLC0415
+
+        stream = self.stream
+        if stream.leave(self):
+            loop = asyncio.get_running_loop()
+            if stream.loop is loop:
+                await stream.afinish()
+            elif stream.loop is None:
+                await loop.run_in_executor(None, stream.finish)
+            else:
+                stream.finish_from_elsewhere()
+
+    def _still_worth_it(self, waited: float, patience: float | None) -> float:
+        loop = self.stream.loop
+        if loop is not None and (loop.is_closed() or not loop.is_running()):
+            raise StreamBroken(None)
+        waited += _slice(waited, patience)
+        if patience is not None and waited >= patience:
+            raise TimeoutError
+        return waited
+
+
+def _slice(waited: float, patience: float | None) -> float:
+    return _CHECK_SECONDS if patience is None else max(0.001, min(_CHECK_SECONDS, patience - waited))
+
+
+def waker(loop: AbstractEventLoop, future: Future[None], *, here: bool = False) -> Wake:
+    """A function that completes `future`; `here` when it is only ever called on that loop."""
+
+    def arrive() -> None:
+        if not future.done():
+            future.set_result(None)
+
+    def wake() -> None:
+        try:
+            loop.call_soon_threadsafe(arrive)
+        except RuntimeError:
+            pass  # that loop is closed: nobody waits there any more
+
+    return arrive if here else wake

@@ -1,0 +1,257 @@
+"""The endpoints askonce knows: what they are called, and what their answers say about themselves.
+
+Only these are cached; any other path passes through untouched, so that a POST to a token server or a
+job queue is never mistaken for a question (a Rule with a `ttl` opens further ones).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Final, TypeAlias
+
+import orjson
+
+from askonce._entry import plain_usage
+from askonce._sse import events
+
+# What can be wrong with a complete answer; Policy says which of them may be stored all the same.
+ERROR: Final = "error body"
+INCOMPLETE: Final = "not completed"
+TRUNCATED: Final = "truncated"
+REFUSED: Final = "refused"
+EMPTY: Final = "empty"
+
+Json: TypeAlias = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Reading:
+    """What an answer says about itself: its usage, and its flaws."""
+
+    usage: dict[str, int] = field(default_factory=dict[str, int])
+    flaws: set[str] = field(default_factory=set[str])
+
+
+@dataclass(frozen=True, slots=True)
+class Surface:
+    """One kind of endpoint.
+
+    Attributes:
+        name: "chat", "embeddings", ...
+        suffix: how its path ends.
+        read_json: reads a JSON answer.
+        read_events: reads the data objects of an event stream; None: nothing but completeness counts.
+        sampled: answers depend on `temperature`, 1 unless given.
+    """
+
+    name: str
+    suffix: str
+    read_json: Callable[[Json], Reading]
+    read_events: Callable[[Iterable[Json]], Reading] | None = None
+    sampled: bool = False
+
+
+def _objects(value: Any) -> Iterator[Json]:
+    """The objects of a list, and nothing when it is no list."""
+    if isinstance(value, list):
+        for item in value:
+            if isinstance(item, dict):
+                yield item
+
+
+def _finish(reading: Reading, reason: Any) -> None:
+    if reason == "length":
+        reading.flaws.add(TRUNCATED)
+    elif reason == "content_filter":
+        reading.flaws.add(REFUSED)
+
+
+_SAYS = ("content", "tool_calls", "function_call", "audio", "refusal")
+
+
+def _chat(answer: Json) -> Reading:
+    reading = Reading(plain_usage(answer.get("usage")))
+    choices = list(_objects(answer.get("choices")))
+    for choice in choices:
+        _finish(reading, choice.get("finish_reason"))
+        message = choice.get("message")
+        if not isinstance(message, dict) or not any(message.get(name) for name in _SAYS):
+            reading.flaws.add(EMPTY)
+        elif message.get("refusal"):
+            reading.flaws.add(REFUSED)
+    if not choices:
+        reading.flaws.add(EMPTY)
+    return reading
+
+
+def _chat_events(chunks: Iterable[Json]) -> Reading:
+    reading = Reading()
+    said: dict[Any, bool] = {}
+    finished: set[Any] = set()
+    for chunk in chunks:
+        if chunk.get("usage"):
+            reading.usage = plain_usage(chunk["usage"])
+        for choice in _objects(chunk.get("choices")):
+            index = choice.get("index")
+            delta = choice.get("delta")
+            if isinstance(delta, dict):
+                said[index] = said.get(index, False) or any(delta.get(name) for name in _SAYS)
+                if delta.get("refusal"):
+                    reading.flaws.add(REFUSED)
+            if choice.get("finish_reason"):
+                finished.add(index)
+                _finish(reading, choice["finish_reason"])
+    _all_said(reading, said, finished)
+    return reading
+
+
+def _all_said(reading: Reading, said: dict[Any, bool], finished: set[Any]) -> None:
+    if not said or not all(said.values()):
+        reading.flaws.add(EMPTY)
+    if said.keys() - finished:
+        reading.flaws.add(INCOMPLETE)
+
+
+def _completion(answer: Json) -> Reading:
+    reading = Reading(plain_usage(answer.get("usage")))
+    choices = list(_objects(answer.get("choices")))
+    for choice in choices:
+        _finish(reading, choice.get("finish_reason"))
+    if not choices or not all(choice.get("text") for choice in choices):
+        reading.flaws.add(EMPTY)
+    return reading
+
+
+def _completion_events(chunks: Iterable[Json]) -> Reading:
+    reading = Reading()
+    said: dict[Any, bool] = {}
+    finished: set[Any] = set()
+    for chunk in chunks:
+        if chunk.get("usage"):
+            reading.usage = plain_usage(chunk["usage"])
+        for choice in _objects(chunk.get("choices")):
+            index = choice.get("index")
+            said[index] = said.get(index, False) or bool(choice.get("text"))
+            if choice.get("finish_reason"):
+                finished.add(index)
+                _finish(reading, choice["finish_reason"])
+    _all_said(reading, said, finished)
+    return reading
+
+
+def _response(answer: Json) -> Reading:
+    reading = Reading(plain_usage(answer.get("usage")))
+    status = answer.get("status")
+    if status == "incomplete":
+        details = answer.get("incomplete_details")
+        filtered = isinstance(details, dict) and details.get("reason") == "content_filter"
+        reading.flaws.add(REFUSED if filtered else TRUNCATED)
+    elif status != "completed":
+        reading.flaws.add(INCOMPLETE)
+    outputs = list(_objects(answer.get("output")))
+    if not outputs:
+        reading.flaws.add(EMPTY)
+    for output in outputs:
+        if any(part.get("type") == "refusal" for part in _objects(output.get("content"))):
+            reading.flaws.add(REFUSED)
+    return reading
+
+
+def _response_events(chunks: Iterable[Json]) -> Reading:
+    for event in chunks:
+        if event.get("type") in {"response.completed", "response.incomplete"}:
+            answer = event.get("response")
+            if isinstance(answer, dict):
+                return _response(answer)
+    return Reading(flaws={INCOMPLETE})
+
+
+def _holds(name: str) -> Callable[[Json], Reading]:
+    """A reader for answers whose substance is one field."""
+
+    def read(answer: Json) -> Reading:
+        reading = Reading(plain_usage(answer.get("usage")))
+        if not answer.get(name):
+            reading.flaws.add(EMPTY)
+        return reading
+
+    return read
+
+
+def _last_usage(chunks: Iterable[Json]) -> Reading:
+    reading = Reading()
+    for chunk in chunks:
+        if chunk.get("usage"):
+            reading.usage = plain_usage(chunk["usage"])
+    return reading
+
+
+def _anything(answer: Json) -> Reading:
+    return Reading(plain_usage(answer.get("usage")))
+
+
+OTHER: Final = Surface("other", "", _anything, _last_usage)
+
+# Longer suffixes stand before the shorter ones that they end with.
+_KNOWN: Final = (
+    Surface("chat", "/chat/completions", _chat, _chat_events, sampled=True),
+    Surface("completions", "/completions", _completion, _completion_events, sampled=True),
+    Surface("responses", "/responses", _response, _response_events, sampled=True),
+    Surface("embeddings", "/embeddings", _holds("data")),
+    Surface("moderations", "/moderations", _holds("results")),
+    Surface("images", "/images/generations", _holds("data"), _last_usage),
+    Surface("images", "/images/edits", _holds("data"), _last_usage),
+    Surface("images", "/images/variations", _holds("data")),
+    Surface("speech", "/audio/speech", _anything, _last_usage),
+    Surface("transcription", "/audio/transcriptions", _holds("text"), _last_usage),
+    Surface("translation", "/audio/translations", _holds("text")),
+)
+_BY_NAME: Final = {surface.name: surface for surface in _KNOWN} | {"other": OTHER}
+
+
+@lru_cache(maxsize=512)
+def surface_of(path: str) -> Surface | None:
+    """The surface of a path, or None for an endpoint askonce does not know."""
+    for surface in _KNOWN:
+        if path.endswith(surface.suffix):
+            return surface
+    return None
+
+
+def read_answer(surface_name: str, content_type: str, body: bytes) -> Reading:
+    """What a complete answer says about itself. Never raises: what cannot be read is flawed."""
+    surface = _BY_NAME.get(surface_name, OTHER)
+    if not body:
+        return Reading(flaws={EMPTY})
+    if content_type.startswith("text/event-stream"):
+        return _read_stream(surface, body)
+    if not content_type.startswith("application/json"):
+        return Reading()
+    try:
+        answer = orjson.loads(body)
+    except ValueError:
+        return Reading(flaws={ERROR})
+    if not isinstance(answer, dict):
+        return Reading() if surface is OTHER else Reading(flaws={ERROR})
+    reading = surface.read_json(answer)
+    if answer.get("error"):
+        reading.flaws.add(ERROR)
+    return reading
+
+
+def _read_stream(surface: Surface, body: bytes) -> Reading:
+    chunks: list[Json] = []
+    for name, data in events(body):
+        if data.startswith(b"[DONE]"):
+            break
+        try:
+            chunk = orjson.loads(data)
+        except ValueError:
+            return Reading(flaws={ERROR})
+        if isinstance(chunk, dict):
+            if chunk.get("error") or name == b"error":
+                return Reading(flaws={ERROR})
+            chunks.append(chunk)
+    return Reading() if surface.read_events is None else surface.read_events(chunks)

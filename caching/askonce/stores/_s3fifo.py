@@ -1,0 +1,224 @@
+"""Which entry to give up when the room is used: S3-FIFO.
+
+Three queues. *small*, a tenth of the room, takes what is new; what is not asked for again on its way
+through leaves from there, so a scan over a million one-time keys passes through that tenth and does not
+touch the rest. *main* takes what was asked for again, and gives an entry another round for each time it
+was asked for. *ghost* remembers what left small unused: what comes back from there was given up too early
+and goes to main at once.
+
+Source: J. Yang, Y. Zhang, Z. Qiu, Y. Yue, K. V. Rashmi, "FIFO queues are all you need for cache
+eviction", SOSP 2023; one access promotes (the paper's default asks for two), as fits a cache that is
+asked for the same thing again and again.
+
+A hit only raises a counter of the entry, nothing is relinked: that is what lets readers go without a
+lock. What keeps them right, for whoever changes this file:
+
+* Readers look into `entries` and nowhere else; it is written under the owner's lock. An entry stays in it
+  while it moves between queues.
+* `key`, `value` and `expires_at` of an entry never change. Overwriting puts a new entry in its place, and
+  a reader has the old pair or the new pair.
+* `uses` is written without a lock. Updates may get lost, and it only steers eviction.
+
+The queues are rings of links through the entries. An OrderedDict for each costs 70 to 130 bytes per entry
+more and twice the time, and a deque cannot let go of an entry from its middle.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from askonce.stores._expiry import Slot
+
+ENTRY_OVERHEAD = 400
+"""Bytes an entry takes beyond the characters of its key and the bytes of its value."""
+
+MAX_USES = 3
+"""Where the counter stops (two bits in the paper): a key once loved leaves within three rounds."""
+
+_SMALL_SHARE = 10  # small's share of the room: one part in ten
+_MAX_STEPS = 128
+
+
+class Entry:
+    """A value in the store, with what the queues and the expiry index need to know.
+
+    Attributes:
+        key: as it was first set.
+        value: the bytes.
+        expires_at: seconds since the epoch; None: never.
+        uses: how often it was asked for since it was last looked at, up to MAX_USES.
+        in_main: it is in main, not in small.
+        before: its neighbour in the queue that goes earlier.
+        after: its neighbour that goes later.
+        slot: its slot of the expiry index, if it is in one.
+    """
+
+    __slots__ = ("after", "before", "expires_at", "in_main", "key", "slot", "uses", "value")
+
+    after: Entry
+    before: Entry
+
+    def __init__(self, key: str, value: bytes, expires_at: float | None, *, in_main: bool = False) -> None:
+        self.key = key
+        self.value = value
+        self.expires_at = expires_at
+        self.in_main = in_main
+        self.uses = 0
+        self.slot: Slot | None = None
+
+
+class S3Fifo:
+    """The entries, in the order in which they are given up. All changes need the owner's lock.
+
+    Attributes:
+        entries: by key; the one thing that may be read without the lock.
+        bytes: cost of all entries, see `cost`.
+        small_bytes: cost of those in small.
+        small_count: number of those in small.
+    """
+
+    def __init__(self) -> None:
+        self.entries: dict[str, Entry] = {}
+        self.bytes = 0
+        self.small_bytes = 0
+        self.small_count = 0
+        self._small = _ring()
+        self._main = _ring()
+        # The ghost is a table of hashes in which the latest to leave takes the place of who was there: 8 to
+        # 16 bytes a key. Keeping its exact order as well takes 140, and gains nothing that can be measured.
+        self._ghost = array("q")
+
+    def __del__(self) -> None:
+        # The rings are reference cycles. Without this the memory of a dropped store would wait for the
+        # next full garbage collection.
+        for entry in self.entries.values():
+            del entry.before, entry.after
+
+    def __iter__(self) -> Iterator[Entry]:
+        """Main's entries, then small's, each from the next to go to the last."""
+        for ring in (self._main, self._small):
+            entry = ring.after
+            while entry is not ring:
+                yield entry
+                entry = entry.after
+
+    def add(self, key: str, value: bytes, expires_at: float | None) -> Entry:
+        """Make the entry of a key that has none."""
+        mark = hash(key)
+        ghost = self._ghost
+        charge = len(key) + len(value) + ENTRY_OVERHEAD
+        if ghost and ghost[mark & (len(ghost) - 1)] == mark:
+            entry = Entry(key, value, expires_at, in_main=True)
+            ring = self._main
+        else:
+            entry = Entry(key, value, expires_at)
+            ring = self._small
+            self.small_bytes += charge
+            self.small_count += 1
+        self.bytes += charge
+        last = ring.before
+        entry.before, entry.after = last, ring
+        last.after = ring.before = entry
+        self.entries[key] = entry
+        return entry
+
+    def replace(self, old: Entry, value: bytes, expires_at: float | None) -> Entry:
+        """Put a new entry into the place of an old one.
+
+        This counts as a use, since somebody asked for that key again.
+        """
+        entry = Entry(old.key, value, expires_at, in_main=old.in_main)
+        entry.uses = min(old.uses + 1, MAX_USES)
+        growth = len(value) - len(old.value)
+        self.bytes += growth
+        if not old.in_main:
+            self.small_bytes += growth
+        before, after = old.before, old.after
+        entry.before, entry.after = before, after
+        before.after = after.before = entry
+        self.entries[old.key] = entry
+        return entry
+
+    def remove(self, entry: Entry) -> None:
+        """Take an entry out; it leaves no ghost, unless `evict` chose it."""
+        del self.entries[entry.key]
+        before, after = entry.before, entry.after
+        before.after, after.before = after, before
+        charge = len(entry.key) + len(entry.value) + ENTRY_OVERHEAD
+        self.bytes -= charge
+        if not entry.in_main:
+            self.small_bytes -= charge
+            self.small_count -= 1
+
+    def evict(self, *, spare: Entry, by_count: bool) -> Entry:
+        """Take out the entry that is least worth keeping.
+
+        The search is bounded, to keep the longest stall of an event loop in microseconds: if everything
+        it meets has been used, the oldest of those goes.
+
+        Args:
+            spare: an entry to leave alone, the one that needs the room; there must be others.
+            by_count: the number of entries is at its limit, so small's share is one of entries; else bytes.
+        """
+        small, main = self._small, self._main
+        for _ in range(_MAX_STEPS):
+            if by_count:
+                full = self.small_count * _SMALL_SHARE >= len(self.entries)
+            else:
+                full = self.small_bytes * _SMALL_SHARE >= self.bytes
+            # Alone in small is mostly the one that needs the room, and it may be larger than the share.
+            if main.after is main or (full and self.small_count > 1):
+                entry = small.after
+            else:
+                entry = main.after
+            if not entry.uses and entry is not spare:
+                break
+            self._requeue(entry)
+        else:
+            entry = next(entry for entry in self if entry is not spare)
+        self.remove(entry)
+        if not entry.in_main:
+            self._remember(entry.key)
+        return entry
+
+    def _requeue(self, entry: Entry) -> None:
+        """From small to main, with the counter cleared; from main to its end, with a use spent."""
+        if entry.in_main:
+            entry.uses = max(entry.uses - 1, 0)
+        else:
+            entry.uses = 0
+            entry.in_main = True
+            self.small_bytes -= len(entry.key) + len(entry.value) + ENTRY_OVERHEAD
+            self.small_count -= 1
+        before, after = entry.before, entry.after
+        before.after, after.before = after, before
+        ring = self._main
+        last = ring.before
+        entry.before, entry.after = last, ring
+        last.after = ring.before = entry
+
+    def _remember(self, key: str) -> None:
+        ghost = self._ghost
+        size, limit = len(ghost), len(self.entries)
+        if not limit < size <= 16 * limit + 16:
+            # Forgetting all is simpler than moving it, and happens once per doubling.
+            size = 1 << limit.bit_length()
+            ghost = self._ghost = array("q", bytes(8 * size))
+        mark = hash(key)
+        ghost[mark & (size - 1)] = mark
+
+
+def cost(key: str, value: bytes) -> int:
+    """Bytes charged for an entry: characters of the key, bytes of the value, and the fixed overhead."""
+    return len(key) + len(value) + ENTRY_OVERHEAD
+
+
+def _ring() -> Entry:
+    """An empty queue: an entry that is its own neighbour. The first to go is after it, the last before."""
+    ring = Entry("", b"", None)
+    ring.before = ring.after = ring
+    return ring

@@ -1,0 +1,228 @@
+"""Tiers: fast stores in front of large ones, read through, written through, deleted everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from askonce._bridge import Port, async_port, step, sync_port
+from askonce._errors import ConfigurationError
+from askonce.stores.protocol import Health, Item, Store, Stored
+
+
+class Epochs:
+    """Counts writes, so that a reader can tell whether one came between its read and its backfill.
+
+    Without it, a reader that fetched the old value from the back tier could put it into the front tier
+    after somebody deleted or replaced it. Striped, so that unrelated keys rarely disturb each other.
+    """
+
+    __slots__ = ("_stripes",)
+
+    def __init__(self) -> None:
+        self._stripes = [object() for _ in range(64)]
+
+    def of(self, key: str) -> object:
+        """The key's epoch, compared by identity."""
+        return self._stripes[hash(key) & 63]
+
+    def bump(self, key: str) -> None:
+        """Say that the key is being written or deleted: one assignment, atomic on its own."""
+        self._stripes[hash(key) & 63] = object()
+
+
+class Tiers:
+    """The algorithm, over ports: stepped for sync callers, awaited for async ones.
+
+    An entry keeps its absolute expiry wherever it goes, so a backfill never lengthens a life.
+    """
+
+    __slots__ = ("_epochs", "ports")
+
+    def __init__(self, ports: Sequence[Port], epochs: Epochs) -> None:
+        self.ports = tuple(ports)
+        self._epochs = epochs
+
+    async def get(self, key: str) -> Stored | None:
+        """From the first tier that has it; the tiers before get a copy with the remaining life."""
+        front = self.ports[0]
+        found = await front.get(key)
+        if found is not None or len(self.ports) == 1:
+            return found
+        epoch = self._epochs.of(key)
+        for depth, port in enumerate(self.ports[1:], 1):
+            found = await port.get(key)
+            if found is not None:
+                for above in self.ports[:depth]:
+                    await above.set(key, found.value, found.expires_at)
+                if self._epochs.of(key) is not epoch:
+                    # A write or delete came in between: what was copied up may be the old value.
+                    for above in self.ports[:depth]:
+                        await above.delete(key)
+                return found
+        return None
+
+    async def set(self, key: str, value: bytes, expires_at: float | None) -> None:
+        """To every tier, the last one first: a front tier never knows more than the back."""
+        if len(self.ports) > 1:
+            self._epochs.bump(key)
+        for port in reversed(self.ports[1:]):
+            await port.set(key, value, expires_at)
+            self._epochs.bump(key)
+        await self.ports[0].set(key, value, expires_at)
+
+    async def delete(self, *keys: str) -> int:
+        """From every tier; the largest number any tier had."""
+        most = 0
+        for port in reversed(self.ports):
+            self._bump_all(keys)
+            most = max(most, await port.delete(*keys))
+        self._bump_all(keys)
+        return most
+
+    def _bump_all(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self._epochs.bump(key)
+
+    async def get_many(self, keys: Sequence[str]) -> dict[str, Stored]:
+        """One batch per tier, each only for what the tiers before it did not have."""
+        found: dict[str, Stored] = {}
+        missing = list(dict.fromkeys(keys))
+        for depth, port in enumerate(self.ports):
+            epochs = [self._epochs.of(key) for key in missing]
+            batch = await port.get_many(missing)
+            found.update(batch)
+            if depth and batch:
+                await self._copy_up(depth, batch, dict(zip(missing, epochs, strict=True)))
+            missing = [key for key in missing if key not in batch]
+            if not missing:
+                break
+        return found
+
+    async def _copy_up(self, depth: int, batch: dict[str, Stored], epochs: dict[str, object]) -> None:
+        items = [(key, stored.value, stored.expires_at) for key, stored in batch.items()]
+        for above in self.ports[:depth]:
+            await above.set_many(items)
+        overtaken = [key for key in batch if self._epochs.of(key) is not epochs[key]]
+        if overtaken:
+            for above in self.ports[:depth]:
+                await above.delete(*overtaken)
+
+    async def set_many(self, items: Iterable[Item]) -> None:
+        """To every tier, one batch each."""
+        batch = list(items)
+        for port in reversed(self.ports):
+            self._bump_all(key for key, _, _ in batch)
+            await port.set_many(batch)
+
+    async def scan(self, prefix: str) -> list[str]:
+        """The keys of all tiers, each once."""
+        keys: dict[str, None] = {}
+        for port in self.ports:
+            keys.update(dict.fromkeys(await port.scan(prefix)))
+        return list(keys)
+
+
+class TieredStore:
+    """Several stores as one, the fastest first.
+
+    Args:
+        tiers: two or more stores, front first.
+
+    Raises:
+        ConfigurationError: for fewer than two.
+    """
+
+    name = "tiered"
+
+    def __init__(self, *tiers: Store) -> None:
+        if len(tiers) < 2:  # noqa: PLR2004
+            raise ConfigurationError(f"TieredStore got {len(tiers)} store(s); allowed: two or more, front tier first")
+        self.tiers: tuple[Store, ...] = tiers
+        self._epochs = Epochs()
+        self._sync = Tiers([sync_port(store) for store in tiers], self._epochs)
+        self._async = Tiers([async_port(store) for store in tiers], self._epochs)
+
+    @property
+    def blocking(self) -> bool:
+        """True when any tier blocks."""
+        return any(store.blocking for store in self.tiers)
+
+    def get(self, key: str) -> Stored | None:
+        """See `Store.get`."""
+        return step(self._sync.get(key))
+
+    def set(self, key: str, value: bytes, expires_at: float | None) -> None:
+        """See `Store.set`."""
+        step(self._sync.set(key, value, expires_at))
+
+    def delete(self, *keys: str) -> int:
+        """See `Store.delete`."""
+        return step(self._sync.delete(*keys))
+
+    def get_many(self, keys: Sequence[str]) -> dict[str, Stored]:
+        """See `Store.get_many`."""
+        return step(self._sync.get_many(keys))
+
+    def set_many(self, items: Iterable[Item]) -> None:
+        """See `Store.set_many`."""
+        step(self._sync.set_many(items))
+
+    def scan(self, prefix: str) -> Iterator[str]:
+        """See `Store.scan`."""
+        return iter(step(self._sync.scan(prefix)))
+
+    def ping(self) -> Health:
+        """The last tier's health stands for the whole; every tier's warnings are in it."""
+        return _together([store.ping() for store in self.tiers])
+
+    def close(self) -> None:
+        """Close every tier."""
+        for store in self.tiers:
+            store.close()
+
+    async def aget(self, key: str) -> Stored | None:
+        """See `Store.get`."""
+        return await self._async.get(key)
+
+    async def aset(self, key: str, value: bytes, expires_at: float | None) -> None:
+        """See `Store.set`."""
+        await self._async.set(key, value, expires_at)
+
+    async def adelete(self, *keys: str) -> int:
+        """See `Store.delete`."""
+        return await self._async.delete(*keys)
+
+    async def aget_many(self, keys: Sequence[str]) -> dict[str, Stored]:
+        """See `Store.get_many`."""
+        return await self._async.get_many(keys)
+
+    async def aset_many(self, items: Iterable[Item]) -> None:
+        """See `Store.set_many`."""
+        await self._async.set_many(items)
+
+    async def ascan(self, prefix: str) -> list[str]:
+        """See `Store.scan`."""
+        return await self._async.scan(prefix)
+
+    async def aping(self) -> Health:
+        """See `ping`."""
+        return _together([await port.ping() for port in self._async.ports])
+
+    async def aclose(self) -> None:
+        """Close every tier."""
+        for port in self._async.ports:
+            await port.close()
+
+    def __repr__(self) -> str:
+        return f"<TieredStore {' over '.join(map(repr, self.tiers))}>"
+
+
+def _together(found: list[Health]) -> Health:
+    last = found[-1]
+    return Health(
+        ok=all(health.ok for health in found),
+        kind=" over ".join(health.kind for health in found),
+        latency=sum(health.latency for health in found),
+        detail=last.detail,
+        warnings=tuple(warning for health in found for warning in health.warnings),
+    )

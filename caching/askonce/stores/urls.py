@@ -1,0 +1,100 @@
+"""Store URLs: one line that names a store and its options.
+
+    memory://?max_bytes=256MiB&max_entries=1000000
+    disk:///var/cache/askonce?max_bytes=1GiB          disk://  (the user's cache folder)
+    diskcache:///var/cache/askonce?max_bytes=1GiB
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
+from urllib.parse import parse_qsl, unquote
+from urllib.request import url2pathname
+
+from askonce._clock import Clock
+from askonce._errors import ConfigurationError
+from askonce._units import seconds, size
+from askonce.stores.protocol import Store
+
+Reader: TypeAlias = Callable[[str, object], Any]
+
+
+def _count(option: str, value: object) -> int:
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and int(value) >= 1:
+        return int(value)
+    raise ConfigurationError(f"{option}={value!r} is not allowed; allowed: a whole number >= 1")
+
+
+def _memory(place: str, options: dict[str, Any], clock: Clock) -> Store:
+    from askonce.stores.memory import MemoryStore  # noqa: PLC0415 - stores are imported when used
+
+    if place:
+        raise ConfigurationError(f"memory://{place} names a place; allowed: memory:// with options after ?")
+    return MemoryStore(**options, clock=clock)
+
+
+def _disk(place: str, options: dict[str, Any], clock: Clock) -> Store:
+    from askonce.stores.disk import DiskStore  # noqa: PLC0415
+
+    return DiskStore(_path(place), **options, clock=clock)
+
+
+def _diskcache(place: str, options: dict[str, Any], clock: Clock) -> Store:
+    from askonce.stores.diskcache import DiskCacheStore  # noqa: PLC0415
+
+    return DiskCacheStore(_path(place), **options, clock=clock)
+
+
+def _path(place: str) -> str:
+    return os.path.expanduser(place) if place else user_cache_folder()  # noqa: PTH111 - stays a text
+
+
+def user_cache_folder() -> str:
+    """Where answers are kept by default: `askonce` in the user's cache folder."""
+    from platformdirs import user_cache_path  # noqa: PLC0415 - only when nobody says where
+
+    return str(user_cache_path("askonce", appauthor=False))
+
+
+_SCHEMES: Final[dict[str, tuple[Callable[[str, dict[str, Any], Clock], Store], dict[str, Reader]]]] = {
+    "memory": (_memory, {"max_bytes": size, "max_entries": _count}),
+    "disk": (_disk, {"max_bytes": size, "timeout": seconds}),
+    "diskcache": (_diskcache, {"max_bytes": size}),
+}
+
+
+def open_store(url: str, clock: Clock) -> Store:
+    """The store a URL names. Does no I/O.
+
+    Raises:
+        ConfigurationError: for an unknown scheme or option or a bad value; it says what is allowed.
+    """
+    scheme, separator, rest = url.partition("://")
+    known = _SCHEMES.get(scheme.lower())
+    if not separator or known is None:
+        allowed = ", ".join(f"{name}://" for name in _SCHEMES)
+        shown = f"{scheme}://" if separator else repr(url)
+        raise ConfigurationError(f"store URL {shown} is not known; allowed: {allowed}")
+    make, readers = known
+    place, _, query = rest.partition("?")
+    options: dict[str, Any] = {}
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        reader = readers.get(name)
+        if reader is None:
+            raise ConfigurationError(
+                f"store URL {scheme}://: option {name!r} is not known; allowed: {', '.join(sorted(readers))}"
+            )
+        if name in options:
+            raise ConfigurationError(f"store URL {scheme}://: option {name!r} is given twice")
+        options[name] = reader(f"store URL {scheme}://: {name}", value)
+    return make(_place_of(place), options, clock)
+
+
+def _place_of(place: str) -> str:
+    """The file path in a URL; on Windows `/C:/folder` means `C:\\folder`."""
+    path = unquote(place)
+    if os.name == "nt" and path[:1] == "/" and path[2:3] == ":":
+        return url2pathname(path)
+    return path
