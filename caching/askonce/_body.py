@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import orjson
 
@@ -77,7 +77,7 @@ def parse(content_type: str, raw: bytes) -> Body:
         return Body("raw", raw)
     if not faithful:
         return Body("raw", raw)
-    return Body("json", value, value if type(value) is dict else {})
+    return Body("json", value, cast("dict[str, Any]", value) if type(value) is dict else {})
 
 
 def _is_faithful(raw: bytes) -> bool:
@@ -116,7 +116,7 @@ def _canonical_object(fields: dict[str, Any], ignore: frozenset[str]) -> Iterato
     for name, value in fields.items():
         if value is None or name in ignore:
             continue
-        kind = type(value)
+        kind: type[object] = type(value)
         if kind is bool:
             if value is False and name == "stream":
                 continue
@@ -142,12 +142,12 @@ def _find_ordered(
     path: tuple[str | int, ...],
     found: list[tuple[tuple[str | int, ...], Any]],
 ) -> None:
-    if type(value) is dict:
+    if isinstance(value, dict):
         if name in _ORDERED or name in _ORDERED_OBJECTS or "schema" in name.lower():
             found.append((path, value))
             return
         for key, item in value.items():
-            kind = type(item)
+            kind: type[object] = type(item)
             if kind is dict or kind is list:
                 _find_ordered(key, item, (*path, key), found)
         return

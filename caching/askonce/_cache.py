@@ -69,7 +69,7 @@ class Cache:
         self,
         store: StoreSpec = None,
         *,
-        ttl: Duration | None | Unset = _UNSET,
+        ttl: Duration | Unset | None = _UNSET,
         policy: Policy | None = None,
         namespace: str = "default",
         scope: Scope = "shared",
@@ -81,7 +81,9 @@ class Cache:
     ) -> None:
         if not isinstance(ttl, Unset):
             if policy is not None:
-                raise ConfigurationError("ttl and policy are given together; allowed: one of them (Policy has a ttl)")
+                raise ConfigurationError(
+                    "ttl and policy are given together; allowed: one of them (Policy has a ttl)"
+                )
             policy = Policy(ttl=ttl)
         if policy is not None and not isinstance(policy, Policy):
             raise not_allowed("policy", policy, "a Policy or None")
@@ -283,7 +285,7 @@ class Cache:
     ) -> Callable[[Entry], bool]:
         if model is None and tag is None and older_than is None and url is None:
             raise ConfigurationError(
-                "invalidate() needs at least one condition: model=, tag=, older_than= or url=; clear() removes all"
+                "invalidate() needs at least one condition: model=, tag=, older_than=, url=; clear() removes all"
             )
         before = None if older_than is None else self._clock() - seconds("older_than", older_than)
 
@@ -349,7 +351,9 @@ def _secret(secret: object) -> bytes | None:
         return None
     found = secret.encode() if isinstance(secret, str) else secret
     if not isinstance(found, bytes) or len(found) < 16:  # noqa: PLR2004
-        raise ConfigurationError("secret is not allowed; allowed: None, or bytes or text of at least 16 bytes")
+        raise ConfigurationError(
+            "secret is not allowed; allowed: None, or bytes or text of at least 16 bytes"
+        )
     return found
 
 
@@ -373,5 +377,7 @@ def _stores(spec: StoreSpec, clock: Clock) -> list[Store]:
         else:
             raise not_allowed("store", one, "a URL, a Store, or a list of them, front tier first")
     if not found:
-        raise ConfigurationError("store=[] is not allowed; allowed: a URL, a Store, or a list of at least one")
+        raise ConfigurationError(
+            "store=[] is not allowed; allowed: a URL, a Store, or a list of at least one"
+        )
     return found

@@ -29,7 +29,7 @@ _COMPRESS_FROM: Final = 1024
 _LEVEL: Final = 3
 
 
-class Undecodable(Exception):  # noqa: N818 - not an error of anybody's program; a miss
+class Undecodable(Exception):
     """These bytes are no entry of ours under this key. Says why in one word or two."""
 
 
@@ -124,9 +124,10 @@ def _unpack(packed: bytes, limit: int) -> bytes:
         info = zstd.get_frame_info(packed)
         if info.decompressed_size is None or info.decompressed_size > limit:
             raise Undecodable("size")
-        return zstd.decompress(packed)
+        unpacked: bytes = zstd.decompress(packed)
     except zstd.ZstdError:
         raise Undecodable("zstd") from None
+    return unpacked
 
 
 def _zstd() -> Any:

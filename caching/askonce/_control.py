@@ -32,7 +32,7 @@ def check_namespace(value: object) -> None:
 class Control:
     """Per-call settings; UNSET where nothing was said. Inner blocks win over outer ones."""
 
-    ttl: float | None | Unset = UNSET
+    ttl: float | Unset | None = UNSET
     max_age: float | None = None
     refresh: bool | None = None
     store: bool | None = None
@@ -47,7 +47,9 @@ class Control:
     def over(self, outer: Control) -> Control:
         """This control where it says something, `outer` elsewhere; tags add up."""
         merged = {
-            item.name: inner if inner is not None and not isinstance(inner, Unset) else getattr(outer, item.name)
+            item.name: inner
+            if inner is not None and not isinstance(inner, Unset)
+            else getattr(outer, item.name)
             for item in fields(self)
             for inner in (getattr(self, item.name),)
         }
@@ -91,7 +93,7 @@ class using:  # noqa: N801 - reads as a statement: with using(ttl="1h"):
     def __init__(
         self,
         *,
-        ttl: Duration | None | Unset = UNSET,
+        ttl: Duration | Unset | None = UNSET,
         max_age: Duration | None = None,
         refresh: bool | None = None,
         store: bool | None = None,
@@ -172,7 +174,7 @@ def from_cache_control(header: str) -> Control:
         elif name in {"max-age", "stale-while-revalidate", "stale-if-error"}:
             if not equals or not (argument.isascii() and argument.isdecimal()):
                 raise ConfigurationError(
-                    f"Cache-Control: {name}={argument!r} is not allowed; allowed: a whole number of seconds >= 0"
+                    f"Cache-Control: {name}={argument!r} is not allowed; allowed: whole seconds >= 0"
                 )
             bounds[name] = float(argument)
     return Control(

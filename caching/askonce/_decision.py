@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final, TypeAlias
 
+from askonce import _events as events
 from askonce import _key
 from askonce._body import Body
-from askonce import _events as events
 from askonce._control import Control, from_cache_control
 from askonce._entry import Entry
 from askonce._errors import ConfigurationError
 from askonce._policy import Cacheable, Policy, Terms, Unset
 from askonce._request import Request
-from askonce._surface import EMPTY, ERROR, INCOMPLETE, OTHER, REFUSED, TRUNCATED, Surface, surface_of
+from askonce._surface import EMPTY, ERROR, INCOMPLETE, OTHER, REFUSED, TRUNCATED, Surface, objects, surface_of
 
 Scope: TypeAlias = "str | Callable[[Request], str]"
 
@@ -174,7 +174,7 @@ def scope_value(scope: Scope, request: Request) -> str:
     if isinstance(scope, str):
         return "name:" + scope
     value = scope(request)
-    if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+    if not isinstance(value, str):
         raise ConfigurationError(f"scope: the callable returned a {type(value).__name__}; allowed: a text")
     return "name:" + value
 
@@ -225,10 +225,5 @@ def _why_bypass(
 def _reads_the_world(fields: dict[str, Any], model: str) -> bool:
     if "web_search_options" in fields or any(part in model for part in _WORLD_MODELS):
         return True
-    tools = fields.get("tools")
-    if not isinstance(tools, list):
-        return False
-    return any(
-        isinstance(tool, dict) and isinstance(kind := tool.get("type"), str) and kind.startswith(_WORLD_TOOLS)
-        for tool in tools
-    )
+    kinds = [tool.get("type") for tool in objects(fields.get("tools"))]
+    return any(isinstance(kind, str) and kind.startswith(_WORLD_TOOLS) for kind in kinds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 Headers: TypeAlias = tuple[tuple[str, str], ...]
 
@@ -94,9 +94,10 @@ def plain_usage(usage: Any) -> dict[str, int]:
     """The numbers of a provider's usage object, nested ones as "outer.inner"."""
     found: dict[str, int] = {}
     if isinstance(usage, dict):
-        for name, value in usage.items():
+        for name, value in cast("dict[Any, Any]", usage).items():
             if isinstance(value, int) and not isinstance(value, bool):
-                found[str(name)] = value
+                if value:  # most details are 0, and every entry carries them
+                    found[str(name)] = value
             elif isinstance(value, dict):
                 for inner, number in plain_usage(value).items():
                     found[f"{name}.{inner}"] = number

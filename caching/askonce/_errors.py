@@ -25,7 +25,7 @@ class StoreError(AskOnceError):
     """
 
 
-class OfflineMiss(AskOnceError):  # noqa: N818 - named for what happened, like KeyError's LookupError
+class OfflineMiss(AskOnceError):
     """Mode `offline` (or `only-if-cached`) met a request that is not in the cache.
 
     Attributes:

@@ -83,7 +83,9 @@ class AsyncExchange(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class Reply:
-    """What the door gives its caller. Exactly one of these holds:
+    """What the door gives its caller.
+
+    Exactly one of these holds:
 
     * `entry` is set: build a response from it.
     * `reader` and `native` are set: the caller's own live response; its body comes from `reader`.

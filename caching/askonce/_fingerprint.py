@@ -15,9 +15,12 @@ import orjson
 from askonce._body import Body
 from askonce._decision import Settings
 from askonce._request import Request
+from askonce._surface import objects
 
 _MOST_ITEMS: Final = 48
-_CLEAR: Final = frozenset({"model", "role", "type", "encoding_format", "reasoning_effort", "verbosity", "voice"})
+_CLEAR: Final = frozenset(
+    {"model", "role", "type", "encoding_format", "reasoning_effort", "verbosity", "voice"}
+)
 
 
 def fingerprint(request: Request, body: Body, settings: Settings) -> dict[str, str]:
@@ -26,9 +29,9 @@ def fingerprint(request: Request, body: Body, settings: Settings) -> dict[str, s
     target = request.target
     found: dict[str, str] = {"url": _short(f"{target.origin}{target.path}?{target.query}".encode(), secret)}
     vary = settings.policy.vary
-    for name, value in request.headers:
-        if name in vary:
-            found[f"header {name.decode('latin-1')}"] = _short(value, secret)
+    for header, content in request.headers:
+        if header in vary:
+            found[f"header {header.decode('latin-1')}"] = _short(content, secret)
     ignore = settings.policy.ignore_fields
     if body.kind == "json" and body.fields:
         for name, value in body.fields.items():
@@ -46,16 +49,16 @@ def fingerprint(request: Request, body: Body, settings: Settings) -> dict[str, s
 def _part(name: str, value: Any, secret: bytes, found: dict[str, str]) -> None:
     if isinstance(value, bool | int | float) or (name in _CLEAR and isinstance(value, str)):
         found[name] = f"={value}"
-    elif isinstance(value, list) and value and isinstance(value[0], dict):
-        for position, item in enumerate(value[:_MOST_ITEMS]):
+    elif items := list(objects(value)):
+        for position, item in enumerate(items[:_MOST_ITEMS]):
             label = f"{name}[{position}]"
-            if isinstance(item, dict) and "role" in item:
+            if "role" in item:
                 for key, inner in item.items():
                     found[f"{label}.{key}"] = f"={inner}" if key == "role" else _json(inner, secret)
             else:
                 found[label] = _json(item, secret)
-        if len(value) > _MOST_ITEMS:
-            found[f"{name}[{_MOST_ITEMS}:]"] = _json(value[_MOST_ITEMS:], secret)
+        if len(items) > _MOST_ITEMS:
+            found[f"{name}[{_MOST_ITEMS}:]"] = _json(items[_MOST_ITEMS:], secret)
     else:
         found[name] = _json(value, secret)
 

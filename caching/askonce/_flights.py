@@ -73,7 +73,18 @@ class Owner:
 class Flight:
     """One provider call that several callers share."""
 
-    __slots__ = ("__weakref__", "_lock", "_stream", "_wakers", "entry", "head", "key", "owner", "state", "turn")
+    __slots__ = (
+        "__weakref__",
+        "_lock",
+        "_stream",
+        "_wakers",
+        "entry",
+        "head",
+        "key",
+        "owner",
+        "state",
+        "turn",
+    )
 
     def __init__(self, key: str, owner: Owner, turn: int, lock: threading.Lock) -> None:
         self.key = key
@@ -104,8 +115,10 @@ class Flight:
             self._wakers.append(wake)
             return True
 
-    def _change(self, state: State) -> list[Wake]:
+    def change(self, state: State, stream: weakref.ref[SharedStream] | None = None) -> list[Wake]:
+        """Go to a state; who has to be woken. Only under the table's lock."""
         self.state = state
+        self._stream = stream
         wakers, self._wakers = self._wakers, []
         return wakers
 
@@ -184,8 +197,7 @@ class Flights:
                 table._flying.pop(gone.key, None)  # noqa: SLF001
 
         with self._lock:
-            flight._stream = weakref.ref(stream, collected)  # noqa: SLF001
-            wakers = flight._change(State.LIVE)  # noqa: SLF001
+            wakers = flight.change(State.LIVE, weakref.ref(stream, collected))
         _wake_all(wakers)
 
     def land(self, flight: Flight, entry: Entry) -> None:
@@ -223,7 +235,7 @@ class Flights:
             self.landings += 1
             if self._flying.get(flight.key) is flight:
                 del self._flying[flight.key]
-            wakers = flight._change(state)  # noqa: SLF001
+            wakers = flight.change(state)
         _wake_all(wakers)
 
 

@@ -42,7 +42,12 @@ from askonce._surface import read_answer
 from askonce.stores.tiered import Tiers
 
 _OK: Final = 200
-_RECORDED: Final = ("text/event-stream", "application/x-ndjson", "application/stream+json", "application/jsonl")
+_RECORDED: Final = (
+    "text/event-stream",
+    "application/x-ndjson",
+    "application/stream+json",
+    "application/jsonl",
+)
 _TAIL_HEADERS: Final = frozenset({b"content-type", b"content-encoding", b"date"})
 
 
@@ -87,7 +92,6 @@ class Flow:
         events: Events,
         seal: Seal | None,
         coalesce: bool,
-        
     ) -> None:
         self.settings = settings
         self.flights = Flights()
@@ -188,7 +192,9 @@ class Flow:
             after = flight
         return await self._lead(call, None, stale, landings, reason)
 
-    async def _lead(self, call: Call, flight: Flight | None, stale: Found | None, landings: int, reason: str) -> Reply:
+    async def _lead(
+        self, call: Call, flight: Flight | None, stale: Found | None, landings: int, reason: str
+    ) -> Reply:
         try:
             if flight is not None and call.decision.read and self.flights.landings != landings:
                 found = await self._read(call)
@@ -217,7 +223,11 @@ class Flow:
         if opened.status != _OK:
             if flight is not None:
                 self.flights.fail(flight, counts=True)
-            if _is_failure(opened.status) and stale is not None and stale.within(call.decision.stale_if_error):
+            if (
+                _is_failure(opened.status)
+                and stale is not None
+                and stale.within(call.decision.stale_if_error)
+            ):
                 await _discard(opened)
                 return self._hit(call, "stale", "stale-if-error", stale)
             why = f"status {opened.status}"
@@ -355,7 +365,9 @@ class Flow:
             return "policy"
         return ""
 
-    async def _conclude(self, call: Call, flight: Flight | None, entry: Entry, why: str, outcome: Outcome) -> None:
+    async def _conclude(
+        self, call: Call, flight: Flight | None, entry: Entry, why: str, outcome: Outcome
+    ) -> None:
         """Store or drop, then let the followers go."""
         self._counters.spent(entry.meta.usage)
         if why:
@@ -411,7 +423,14 @@ class Flow:
     def _hit(self, call: Call, status: Status, reason: str, found: Found) -> Reply:
         meta = found.entry.meta
         outcome = self._told(
-            call, status, reason, age=found.age, ttl=found.ttl, tier=found.tier, usage=meta.usage, saved=meta.latency
+            call,
+            status,
+            reason,
+            age=found.age,
+            ttl=found.ttl,
+            tier=found.tier,
+            usage=meta.usage,
+            saved=meta.latency,
         )
         return Reply(outcome=outcome, entry=found.entry)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -88,7 +88,7 @@ def _active() -> tuple[_Tracker, ...]:
 
 
 @contextmanager
-def track() -> Iterator[list[Outcome]]:
+def track() -> Generator[list[Outcome]]:
     """Collect the Outcome of every call inside the block, in order.
 
     Calls of tasks and threads *started inside* count, also through frameworks; calls of other
@@ -130,21 +130,21 @@ class _ThreadLineage:
                 return
             self._original = original = threading.Thread.start
 
-            def start(thread: threading.Thread, *args: Any, **kwargs: Any) -> None:
+            def start(thread: threading.Thread) -> None:
                 inherited = _active()
                 if inherited:
                     setattr(thread, _INHERITED, inherited)
-                original(thread, *args, **kwargs)
+                original(thread)
 
             self._ours = start
-            threading.Thread.start = start  # type: ignore[method-assign]
+            setattr(threading.Thread, "start", start)  # noqa: B010 - a patch, said aloud
             self.hooked = True
 
     def unhook(self) -> None:
         with self._lock:
             self._blocks -= 1
             if self._blocks == 0 and threading.Thread.start is self._ours and self._original is not None:
-                threading.Thread.start = self._original  # type: ignore[method-assign]
+                setattr(threading.Thread, "start", self._original)  # noqa: B010
                 self.hooked = False
 
     def after_fork(self) -> None:

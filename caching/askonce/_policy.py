@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from fnmatch import translate
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from askonce._errors import ConfigurationError
 from askonce._key import VARY_HEADERS
@@ -45,7 +45,9 @@ def _glob(pattern: str) -> re.Pattern[str]:
 def _check_temperature(owner: str, value: object) -> None:
     if value is None or (isinstance(value, int | float) and not isinstance(value, bool) and value >= 0):
         return
-    raise ConfigurationError(f"{owner}: max_temperature={value!r} is not allowed; allowed: None or a number >= 0")
+    raise ConfigurationError(
+        f"{owner}: max_temperature={value!r} is not allowed; allowed: None or a number >= 0"
+    )
 
 
 def _check_flag(owner: str, option: str, value: object) -> None:
@@ -75,10 +77,10 @@ class Rule:
     model: str | None = None
     url: str | None = None
     namespace: str | None = None
-    ttl: Duration | None | Unset = UNSET
+    ttl: Duration | Unset | None = UNSET
     stale_while_revalidate: Duration | Unset = UNSET
     stale_if_error: Duration | Unset = UNSET
-    max_temperature: float | None | Unset = UNSET
+    max_temperature: float | Unset | None = UNSET
     store_truncated: bool | Unset = UNSET
     store_refusals: bool | Unset = UNSET
 
@@ -90,7 +92,9 @@ class Rule:
         for name in ("model", "url", "namespace"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
-                raise ConfigurationError(f"Rule: {name}={value!r} is not allowed; allowed: a text with * as glob")
+                raise ConfigurationError(
+                    f"Rule: {name}={value!r} is not allowed; allowed: a text with * as glob"
+                )
         said: dict[str, Any] = {}
         if not isinstance(self.ttl, Unset):
             said["ttl"] = life("Rule: ttl", self.ttl)
@@ -181,14 +185,18 @@ class Policy:
     def __post_init__(self) -> None:
         jitter = self.jitter
         if isinstance(jitter, bool) or not isinstance(jitter, int | float) or not 0 <= jitter <= 1:
-            raise ConfigurationError(f"Policy: jitter={jitter!r} is not allowed; allowed: a number from 0 to 1")
+            raise ConfigurationError(
+                f"Policy: jitter={jitter!r} is not allowed; allowed: a number from 0 to 1"
+            )
         _check_temperature("Policy", self.max_temperature)
         for name in ("store_truncated", "store_refusals"):
             _check_flag("Policy", name, getattr(self, name))
         if self.cacheable is not None and not callable(self.cacheable):
-            raise ConfigurationError(f"Policy: cacheable={self.cacheable!r} is not allowed; allowed: a callable or None")
+            raise ConfigurationError(
+                f"Policy: cacheable={self.cacheable!r} is not allowed; allowed: a callable or None"
+            )
         for rule in self.rules:
-            if not isinstance(rule, Rule):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+            if not isinstance(rule, Rule):
                 raise ConfigurationError(f"Policy: rules holds a {type(rule).__name__}; allowed: Rule(...)")
         put = object.__setattr__
         put(self, "rules", tuple(self.rules))
@@ -218,7 +226,8 @@ class Policy:
 def _names(option: str, value: object) -> frozenset[str]:
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise ConfigurationError(f"Policy: {option}={value!r} is not allowed; allowed: a set of names")
-    names = frozenset(value)
+    names: list[object] = list(cast("Iterable[object]", value))
+    texts = frozenset(name for name in names if isinstance(name, str))
     if not all(isinstance(name, str) for name in names):
         raise ConfigurationError(f"Policy: {option}={value!r} is not allowed; allowed: a set of names")
-    return names
+    return texts

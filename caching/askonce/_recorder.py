@@ -31,7 +31,9 @@ here as `abort`. A body that ends by closing the connection is dropped: "unframe
 
 All rules look at decoded bytes, and at protocol positions only (a line's start, an object's own key):
 what a model *says* can neither complete nor fail a recording. How the bytes were split into chunks
-changes nothing. Whether a whole answer is worth keeping (truncated, refused, empty ...) is not asked here.
+changes nothing, save that compressed data damaged *behind* the final event drops a recording if the
+damage comes in the same chunk. Whether a whole answer is worth keeping (truncated, refused, empty ...) is
+not asked here.
 """
 
 from __future__ import annotations

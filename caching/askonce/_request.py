@@ -36,7 +36,8 @@ def target_of(url: str) -> Target:
     parts = urlsplit(url)
     scheme = parts.scheme.lower()
     port = parts.port or _DEFAULT_PORTS.get(scheme, 0)
-    open_, secret = [], []
+    open_: list[tuple[str, str]] = []
+    secret: list[tuple[str, str]] = []
     for pair in filter(None, parts.query.split("&")):
         name = unquote_plus(pair.partition("=")[0])
         (secret if name.lower() in CREDENTIAL_QUERY else open_).append((name, pair))

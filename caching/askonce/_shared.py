@@ -13,6 +13,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -36,7 +37,7 @@ class _Pending(Enum):
 PENDING: Final = _Pending.PENDING
 
 
-class StreamBroken(Exception):  # noqa: N818 - translated at the door into the SDK's own error
+class StreamBroken(Exception):
     """The stream somebody else leads ended before its end; what was read is not the whole answer.
 
     Attributes:
@@ -124,7 +125,7 @@ class SharedStream:
 
     # -- what was read --------------------------------------------------------------------------
 
-    def take(self, reader: Reader) -> bytes | None | _Pending:
+    def take(self, reader: Reader) -> bytes | _Pending | None:
         """The reader's next chunk; None at the end; PENDING when it is not here yet.
 
         Raises:
@@ -284,10 +285,8 @@ class SharedStream:
         def start() -> None:
             self._task = loop.create_task(self.afinish())
 
-        try:
+        with suppress(RuntimeError):  # that loop is closed, and the connection with it
             loop.call_soon_threadsafe(start)
-        except RuntimeError:
-            pass  # that loop is closed, and the connection with it
 
 
 class Reader:
@@ -310,7 +309,7 @@ class Reader:
         """Have the next read return `chunk`, which was read to see whether the stream gets going."""
         self._unread = chunk
 
-    def _take(self) -> bytes | None | _Pending:
+    def _take(self) -> bytes | _Pending | None:
         chunk, self._unread = self._unread, None
         return self.stream.take(self) if chunk is None else chunk
 
@@ -410,9 +409,7 @@ def waker(loop: AbstractEventLoop, future: Future[None], *, here: bool = False) 
             future.set_result(None)
 
     def wake() -> None:
-        try:
+        with suppress(RuntimeError):  # that loop is closed: nobody waits there any more
             loop.call_soon_threadsafe(arrive)
-        except RuntimeError:
-            pass  # that loop is closed: nobody waits there any more
 
     return arrive if here else wake

@@ -76,13 +76,26 @@ class Stats:
 
 def total_tokens(usage: dict[str, int]) -> int:
     """Input and output tokens, under whichever names the providers use; nested details are parts of them."""
-    return sum(usage.get(name, 0) for name in ("input_tokens", "output_tokens", "prompt_tokens", "completion_tokens"))
+    return sum(
+        usage.get(name, 0) for name in ("input_tokens", "output_tokens", "prompt_tokens", "completion_tokens")
+    )
 
 
 class Counters:
     """Thread-safe counting; one short lock, no I/O under it."""
 
-    __slots__ = ("__weakref__", "_dropped", "_lock", "_plain", "_reasons", "_saved", "_seconds", "_spent", "_store_errors", "_tiers")
+    __slots__ = (
+        "__weakref__",
+        "_dropped",
+        "_lock",
+        "_plain",
+        "_reasons",
+        "_saved",
+        "_seconds",
+        "_spent",
+        "_store_errors",
+        "_tiers",
+    )
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 import orjson
 
@@ -53,12 +53,17 @@ class Surface:
     sampled: bool = False
 
 
-def _objects(value: Any) -> Iterator[Json]:
+def objects(value: Any) -> Iterator[Json]:
     """The objects of a list, and nothing when it is no list."""
     if isinstance(value, list):
-        for item in value:
+        for item in cast("list[Any]", value):
             if isinstance(item, dict):
-                yield item
+                yield cast("Json", item)
+
+
+def _object(value: Any) -> Json:
+    """An object, or an empty one when it is something else."""
+    return cast("Json", value) if isinstance(value, dict) else {}
 
 
 def _finish(reading: Reading, reason: Any) -> None:
@@ -73,11 +78,11 @@ _SAYS = ("content", "tool_calls", "function_call", "audio", "refusal")
 
 def _chat(answer: Json) -> Reading:
     reading = Reading(plain_usage(answer.get("usage")))
-    choices = list(_objects(answer.get("choices")))
+    choices = list(objects(answer.get("choices")))
     for choice in choices:
         _finish(reading, choice.get("finish_reason"))
-        message = choice.get("message")
-        if not isinstance(message, dict) or not any(message.get(name) for name in _SAYS):
+        message = _object(choice.get("message"))
+        if not any(message.get(name) for name in _SAYS):
             reading.flaws.add(EMPTY)
         elif message.get("refusal"):
             reading.flaws.add(REFUSED)
@@ -93,13 +98,12 @@ def _chat_events(chunks: Iterable[Json]) -> Reading:
     for chunk in chunks:
         if chunk.get("usage"):
             reading.usage = plain_usage(chunk["usage"])
-        for choice in _objects(chunk.get("choices")):
+        for choice in objects(chunk.get("choices")):
             index = choice.get("index")
-            delta = choice.get("delta")
-            if isinstance(delta, dict):
-                said[index] = said.get(index, False) or any(delta.get(name) for name in _SAYS)
-                if delta.get("refusal"):
-                    reading.flaws.add(REFUSED)
+            delta = _object(choice.get("delta"))
+            said[index] = said.get(index, False) or any(delta.get(name) for name in _SAYS)
+            if delta.get("refusal"):
+                reading.flaws.add(REFUSED)
             if choice.get("finish_reason"):
                 finished.add(index)
                 _finish(reading, choice["finish_reason"])
@@ -116,7 +120,7 @@ def _all_said(reading: Reading, said: dict[Any, bool], finished: set[Any]) -> No
 
 def _completion(answer: Json) -> Reading:
     reading = Reading(plain_usage(answer.get("usage")))
-    choices = list(_objects(answer.get("choices")))
+    choices = list(objects(answer.get("choices")))
     for choice in choices:
         _finish(reading, choice.get("finish_reason"))
     if not choices or not all(choice.get("text") for choice in choices):
@@ -131,7 +135,7 @@ def _completion_events(chunks: Iterable[Json]) -> Reading:
     for chunk in chunks:
         if chunk.get("usage"):
             reading.usage = plain_usage(chunk["usage"])
-        for choice in _objects(chunk.get("choices")):
+        for choice in objects(chunk.get("choices")):
             index = choice.get("index")
             said[index] = said.get(index, False) or bool(choice.get("text"))
             if choice.get("finish_reason"):
@@ -145,16 +149,15 @@ def _response(answer: Json) -> Reading:
     reading = Reading(plain_usage(answer.get("usage")))
     status = answer.get("status")
     if status == "incomplete":
-        details = answer.get("incomplete_details")
-        filtered = isinstance(details, dict) and details.get("reason") == "content_filter"
+        filtered = _object(answer.get("incomplete_details")).get("reason") == "content_filter"
         reading.flaws.add(REFUSED if filtered else TRUNCATED)
     elif status != "completed":
         reading.flaws.add(INCOMPLETE)
-    outputs = list(_objects(answer.get("output")))
+    outputs = list(objects(answer.get("output")))
     if not outputs:
         reading.flaws.add(EMPTY)
     for output in outputs:
-        if any(part.get("type") == "refusal" for part in _objects(output.get("content"))):
+        if any(part.get("type") == "refusal" for part in objects(output.get("content"))):
             reading.flaws.add(REFUSED)
     return reading
 
@@ -162,9 +165,7 @@ def _response(answer: Json) -> Reading:
 def _response_events(chunks: Iterable[Json]) -> Reading:
     for event in chunks:
         if event.get("type") in {"response.completed", "response.incomplete"}:
-            answer = event.get("response")
-            if isinstance(answer, dict):
-                return _response(answer)
+            return _response(_object(event.get("response")))
     return Reading(flaws={INCOMPLETE})
 
 
@@ -234,7 +235,9 @@ def read_answer(surface_name: str, content_type: str, body: bytes) -> Reading:
     except ValueError:
         return Reading(flaws={ERROR})
     if not isinstance(answer, dict):
+        # Text formats of transcriptions may look like any JSON value; the others answer with objects.
         return Reading() if surface is OTHER else Reading(flaws={ERROR})
+    answer = cast("Json", answer)
     reading = surface.read_json(answer)
     if answer.get("error"):
         reading.flaws.add(ERROR)
@@ -250,8 +253,8 @@ def _read_stream(surface: Surface, body: bytes) -> Reading:
             chunk = orjson.loads(data)
         except ValueError:
             return Reading(flaws={ERROR})
-        if isinstance(chunk, dict):
-            if chunk.get("error") or name == b"error":
-                return Reading(flaws={ERROR})
-            chunks.append(chunk)
+        chunk = _object(chunk)
+        if chunk.get("error") or name == b"error" or chunk.get("type") == "error":
+            return Reading(flaws={ERROR})
+        chunks.append(chunk)
     return Reading() if surface.read_events is None else surface.read_events(chunks)

@@ -78,5 +78,6 @@ def size(option: str, value: object) -> int:
     if found >= 1:
         return found
     raise ConfigurationError(
-        f'{option}={value!r} is not a size; allowed: bytes as a whole number >= 1, or text such as "64KB", "16MiB", "1GiB"'
+        f"{option}={value!r} is not a size; allowed: bytes as a whole number >= 1, "
+        'or text such as "64KB", "16MiB", "1GiB"'
     )

@@ -42,7 +42,9 @@ class AsyncCall:
 
     __slots__ = ("_family", "_kwargs", "_native", "_send", "live", "patience", "request")
 
-    def __init__(self, family: Family, native: Any, body: bytes, send: AsyncSend, kwargs: dict[str, Any]) -> None:
+    def __init__(
+        self, family: Family, native: Any, body: bytes, send: AsyncSend, kwargs: dict[str, Any]
+    ) -> None:
         self.request: Request = asked(native, body)
         self.live: bool = bool(kwargs.get("stream"))
         self.patience = patience_of(native)

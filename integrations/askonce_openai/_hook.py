@@ -92,13 +92,11 @@ def _live(family: Any, reply: Reply, native: Any, *, live_async: bool) -> Any:
 
 def _content(native: Any) -> bytes | None:
     """The body when it is there already; None for one that would have to be read."""
-    content = vars(native).get("_content")
-    if content is None:
-        try:
-            content = native.content
-        except Exception:  # noqa: BLE001 - RequestNotRead, of either family
-            return None
-    return content if isinstance(content, bytes) else None
+    try:
+        content: bytes = native.content
+    except Exception:  # noqa: BLE001 - RequestNotRead, of either family
+        return None
+    return content
 
 
 def _is_form(native: Any) -> bool:

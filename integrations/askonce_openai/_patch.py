@@ -120,7 +120,9 @@ def enable_cache(cache: Cache | None = None, *, client: OpenAI | AsyncOpenAI | N
             argument is of the wrong kind.
     """
     if cache is not None and not isinstance(cache, Cache):
-        raise ConfigurationError(f"enable_cache(cache={type(cache).__name__}) is not allowed; allowed: a Cache or None")
+        raise ConfigurationError(
+            f"enable_cache(cache={type(cache).__name__}) is not allowed; allowed: a Cache or None"
+        )
     _check_client(client)
     return _patch.enable(cache, client)
 
@@ -136,6 +138,7 @@ def disable_cache(*, client: OpenAI | AsyncOpenAI | None = None) -> None:
 
 def _check_client(client: Any) -> None:
     if client is not None and not (hasattr(client, "_client") and hasattr(client, _METHOD)):
+        given = type(client).__name__
         raise ConfigurationError(
-            f"client={type(client).__name__} is not allowed; allowed: an OpenAI or AsyncOpenAI client, or None"
+            f"client={given} is not allowed; allowed: an OpenAI or AsyncOpenAI client, or None"
         )

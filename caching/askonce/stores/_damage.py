@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 
-class Damaged(Exception):  # noqa: N818 - a state of the file; never leaves the stores
+class Damaged(Exception):
     """The file is not the database that it should be."""
 
 

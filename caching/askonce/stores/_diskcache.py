@@ -26,7 +26,7 @@ lost = threading.local()
 """`lost.file`: whether this thread's last look found a row whose file was gone."""
 
 
-class Refused(OSError):  # noqa: N818 - says what happened
+class Refused(OSError):
     """A row that is not one of ours. diskcache takes an OSError while fetching for "not there"."""
 
 

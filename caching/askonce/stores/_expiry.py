@@ -24,7 +24,6 @@ Slot: TypeAlias = set[str]
 _BITS = 6
 _SLOTS = 1 << _BITS
 _DIALS = 5
-_HORIZON = _SLOTS**_DIALS - 1  # ticks
 
 
 class ExpiryWheel:
@@ -36,11 +35,12 @@ class ExpiryWheel:
     Attributes:
         pending: slots that have come up and are not yet looked through. Kept so that one call never has to
             handle a whole slot: what was written in one second may all run out in one second.
+        tick: the second the wheel stands at; there is nothing to advance within it.
     """
 
     def __init__(self, now: float) -> None:
         self.pending: deque[Slot] = deque()
-        self._tick = math.floor(now)
+        self.tick = math.floor(now)
         self._dials: list[list[Slot]] = [[set() for _ in range(_SLOTS)] for _ in range(_DIALS)]
 
     def __len__(self) -> int:
@@ -52,14 +52,16 @@ class ExpiryWheel:
 
         Returns:
             The slot to discard the key from when its entry goes; None when the expiry is too far off to
-            be indexed (infinite, say). Such a key never comes up by itself.
+            be indexed (34 years, or infinite). Such a key never comes up by itself.
         """
-        # Written so that NaN goes the way of infinity instead of failing in ceil.
-        if not expires_at - self._tick < _HORIZON:
+        try:
+            tick = math.ceil(expires_at)
+        except (OverflowError, ValueError):  # infinite, or not a number
             return None
-        tick = math.ceil(expires_at)
-        ahead = tick - self._tick
+        ahead = tick - self.tick
         dial = (ahead.bit_length() - 1) // _BITS if ahead > 1 else 0
+        if dial >= _DIALS:
+            return None
         slot = self._dials[dial][(tick >> (_BITS * dial)) & (_SLOTS - 1)]
         slot.add(key)
         return slot
@@ -70,11 +72,9 @@ class ExpiryWheel:
         A clock set back needs no repair. Slots are picked by absolute time, so a key on the wheel comes
         up early at worst, is found alive and is put back.
         """
-        last = self._tick
-        if last <= now < last + 1:
-            return
-        tick = self._tick = math.floor(now)
-        if tick < last:
+        last, tick = self.tick, math.floor(now)
+        self.tick = tick
+        if tick <= last:
             return
         for index, dial in enumerate(self._dials):
             first, final = last >> (_BITS * index), tick >> (_BITS * index)

@@ -40,7 +40,7 @@ MAX_USES = 3
 """Where the counter stops (two bits in the paper): a key once loved leaves within three rounds."""
 
 _SMALL_SHARE = 10  # small's share of the room: one part in ten
-_MAX_STEPS = 128
+_SEARCH = range(128)  # entries one eviction looks at, at most
 
 
 class Entry:
@@ -54,7 +54,7 @@ class Entry:
         in_main: it is in main, not in small.
         before: its neighbour in the queue that goes earlier.
         after: its neighbour that goes later.
-        slot: its slot of the expiry index, if it is in one.
+        slot: its slot of the expiry index, if it is in one; it is taken out of there when it goes.
     """
 
     __slots__ = ("after", "before", "expires_at", "in_main", "key", "slot", "uses", "value")
@@ -62,7 +62,7 @@ class Entry:
     after: Entry
     before: Entry
 
-    def __init__(self, key: str, value: bytes, expires_at: float | None, *, in_main: bool = False) -> None:
+    def __init__(self, key: str, value: bytes, expires_at: float | None, in_main: bool) -> None:
         self.key = key
         self.value = value
         self.expires_at = expires_at
@@ -76,8 +76,8 @@ class S3Fifo:
 
     Attributes:
         entries: by key; the one thing that may be read without the lock.
-        bytes: cost of all entries, see `cost`.
-        small_bytes: cost of those in small.
+        bytes: charge of all entries; of each: len(key) + len(value) + ENTRY_OVERHEAD.
+        small_bytes: charge of those in small.
         small_count: number of those in small.
     """
 
@@ -90,7 +90,8 @@ class S3Fifo:
         self._main = _ring()
         # The ghost is a table of hashes in which the latest to leave takes the place of who was there: 8 to
         # 16 bytes a key. Keeping its exact order as well takes 140, and gains nothing that can be measured.
-        self._ghost = array("q")
+        self._ghost = array("q", [0])
+        self._ghost_mask = 0
 
     def __del__(self) -> None:
         # The rings are reference cycles. Without this the memory of a dropped store would wait for the
@@ -106,16 +107,14 @@ class S3Fifo:
                 yield entry
                 entry = entry.after
 
-    def add(self, key: str, value: bytes, expires_at: float | None) -> Entry:
-        """Make the entry of a key that has none."""
+    def add(self, key: str, value: bytes, expires_at: float | None, charge: int) -> Entry:
+        """Make the entry of a key that has none; `charge` is len(key) + len(value) + ENTRY_OVERHEAD."""
         mark = hash(key)
-        ghost = self._ghost
-        charge = len(key) + len(value) + ENTRY_OVERHEAD
-        if ghost and ghost[mark & (len(ghost) - 1)] == mark:
-            entry = Entry(key, value, expires_at, in_main=True)
+        if self._ghost[mark & self._ghost_mask] == mark:
+            entry = Entry(key, value, expires_at, True)
             ring = self._main
         else:
-            entry = Entry(key, value, expires_at)
+            entry = Entry(key, value, expires_at, False)
             ring = self._small
             self.small_bytes += charge
             self.small_count += 1
@@ -131,8 +130,10 @@ class S3Fifo:
 
         This counts as a use, since somebody asked for that key again.
         """
-        entry = Entry(old.key, value, expires_at, in_main=old.in_main)
+        entry = Entry(old.key, value, expires_at, old.in_main)
         entry.uses = min(old.uses + 1, MAX_USES)
+        if old.slot is not None:
+            old.slot.discard(old.key)
         growth = len(value) - len(old.value)
         self.bytes += growth
         if not old.in_main:
@@ -145,16 +146,19 @@ class S3Fifo:
 
     def remove(self, entry: Entry) -> None:
         """Take an entry out; it leaves no ghost, unless `evict` chose it."""
-        del self.entries[entry.key]
+        key = entry.key
+        del self.entries[key]
         before, after = entry.before, entry.after
         before.after, after.before = after, before
-        charge = len(entry.key) + len(entry.value) + ENTRY_OVERHEAD
+        if entry.slot is not None:
+            entry.slot.discard(key)
+        charge = len(key) + len(entry.value) + ENTRY_OVERHEAD
         self.bytes -= charge
         if not entry.in_main:
             self.small_bytes -= charge
             self.small_count -= 1
 
-    def evict(self, *, spare: Entry, by_count: bool) -> Entry:
+    def evict(self, spare: Entry, by_count: bool) -> None:
         """Take out the entry that is least worth keeping.
 
         The search is bounded, to keep the longest stall of an event loop in microseconds: if everything
@@ -165,16 +169,18 @@ class S3Fifo:
             by_count: the number of entries is at its limit, so small's share is one of entries; else bytes.
         """
         small, main = self._small, self._main
-        for _ in range(_MAX_STEPS):
-            if by_count:
-                full = self.small_count * _SMALL_SHARE >= len(self.entries)
-            else:
-                full = self.small_bytes * _SMALL_SHARE >= self.bytes
+        for _ in _SEARCH:
             # Alone in small is mostly the one that needs the room, and it may be larger than the share.
-            if main.after is main or (full and self.small_count > 1):
+            if self.small_count > 1 and (
+                self.small_count * _SMALL_SHARE >= len(self.entries)
+                if by_count
+                else self.small_bytes * _SMALL_SHARE >= self.bytes
+            ):
                 entry = small.after
             else:
                 entry = main.after
+                if entry is main:
+                    entry = small.after
             if not entry.uses and entry is not spare:
                 break
             self._requeue(entry)
@@ -182,8 +188,12 @@ class S3Fifo:
             entry = next(entry for entry in self if entry is not spare)
         self.remove(entry)
         if not entry.in_main:
-            self._remember(entry.key)
-        return entry
+            if len(self.entries) > self._ghost_mask:
+                # Forgetting all is simpler than moving it, and happens once per doubling.
+                self._ghost_mask = (1 << len(self.entries).bit_length()) - 1
+                self._ghost = array("q", bytes(8 * (self._ghost_mask + 1)))
+            mark = hash(entry.key)
+            self._ghost[mark & self._ghost_mask] = mark
 
     def _requeue(self, entry: Entry) -> None:
         """From small to main, with the counter cleared; from main to its end, with a use spent."""
@@ -201,24 +211,9 @@ class S3Fifo:
         entry.before, entry.after = last, ring
         last.after = ring.before = entry
 
-    def _remember(self, key: str) -> None:
-        ghost = self._ghost
-        size, limit = len(ghost), len(self.entries)
-        if not limit < size <= 16 * limit + 16:
-            # Forgetting all is simpler than moving it, and happens once per doubling.
-            size = 1 << limit.bit_length()
-            ghost = self._ghost = array("q", bytes(8 * size))
-        mark = hash(key)
-        ghost[mark & (size - 1)] = mark
-
-
-def cost(key: str, value: bytes) -> int:
-    """Bytes charged for an entry: characters of the key, bytes of the value, and the fixed overhead."""
-    return len(key) + len(value) + ENTRY_OVERHEAD
-
 
 def _ring() -> Entry:
     """An empty queue: an entry that is its own neighbour. The first to go is after it, the last before."""
-    ring = Entry("", b"", None)
+    ring = Entry("", b"", None, True)
     ring.before = ring.after = ring
     return ring

@@ -36,16 +36,16 @@ class Tiers:
     An entry keeps its absolute expiry wherever it goes, so a backfill never lengthens a life.
     """
 
-    __slots__ = ("_epochs", "ports")
+    __slots__ = ("_epochs", "_front", "ports")
 
     def __init__(self, ports: Sequence[Port], epochs: Epochs) -> None:
         self.ports = tuple(ports)
+        self._front = ports[0]
         self._epochs = epochs
 
     async def get(self, key: str) -> Stored | None:
         """From the first tier that has it; the tiers before get a copy with the remaining life."""
-        front = self.ports[0]
-        found = await front.get(key)
+        found = await self._front.get(key)
         if found is not None or len(self.ports) == 1:
             return found
         epoch = self._epochs.of(key)
@@ -68,7 +68,7 @@ class Tiers:
         for port in reversed(self.ports[1:]):
             await port.set(key, value, expires_at)
             self._epochs.bump(key)
-        await self.ports[0].set(key, value, expires_at)
+        await self._front.set(key, value, expires_at)
 
     async def delete(self, *keys: str) -> int:
         """From every tier; the largest number any tier had."""
@@ -136,7 +136,9 @@ class TieredStore:
 
     def __init__(self, *tiers: Store) -> None:
         if len(tiers) < 2:  # noqa: PLR2004
-            raise ConfigurationError(f"TieredStore got {len(tiers)} store(s); allowed: two or more, front tier first")
+            raise ConfigurationError(
+                f"TieredStore got {len(tiers)} store(s); allowed: two or more, front tier first"
+            )
         self.tiers: tuple[Store, ...] = tiers
         self._epochs = Epochs()
         self._sync = Tiers([sync_port(store) for store in tiers], self._epochs)

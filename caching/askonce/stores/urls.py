@@ -1,8 +1,8 @@
 """Store URLs: one line that names a store and its options.
 
-    memory://?max_bytes=256MiB&max_entries=1000000
-    disk:///var/cache/askonce?max_bytes=1GiB          disk://  (the user's cache folder)
-    diskcache:///var/cache/askonce?max_bytes=1GiB
+memory://?max_bytes=256MiB&max_entries=1000000
+disk:///var/cache/askonce?max_bytes=1GiB          disk://  (the user's cache folder)
+diskcache:///var/cache/askonce?max_bytes=1GiB
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def open_store(url: str, clock: Clock) -> Store:
 
 
 def _place_of(place: str) -> str:
-    """The file path in a URL; on Windows `/C:/folder` means `C:\\folder`."""
+    r"""The file path in a URL; on Windows `/C:/folder` means `C:\folder`."""
     path = unquote(place)
     if os.name == "nt" and path[:1] == "/" and path[2:3] == ":":
         return url2pathname(path)

@@ -26,6 +26,8 @@ class Exchange:
         self._call = call
         self._fault = call.fault
         self._line = line
+        # Only calls are held, as only they draw faults: not the list of models.
+        self._held_after = call.ticket.after if call.counted else None
         self._buffer = bytearray()
         delay = call.fault.chunk_delay
         self._chunk_delay = desk.chunk_delay if delay is None else delay
@@ -62,7 +64,7 @@ class Exchange:
 
     def _head(self, answer: Answer, further: tuple[tuple[str, str], ...], *, elapsed: float) -> None:
         handler, fault, number = self._handler, self._fault, self._call.number
-        if fault.close_delimited or handler.request_version == "HTTP/1.0":
+        if self._bare:
             handler.close_connection = True
         headers = {
             "date": handler.date_time_string(),
@@ -133,10 +135,8 @@ class Exchange:
 
     def _stops(self) -> list[int]:
         """The positions at which something happens, in order."""
-        fault, ticket = self._fault, self._call.ticket
-        return sorted(
-            {stop for stop in (fault.cut_after, fault.hold_after, ticket.after) if stop is not None}
-        )
+        stops = (self._fault.cut_after, self._fault.hold_after, self._held_after)
+        return sorted({stop for stop in stops if stop is not None})
 
     @staticmethod
     def _split(answer: Answer, stops: list[int]) -> list[bytes]:
@@ -146,13 +146,13 @@ class Exchange:
 
     def _stop_at(self, position: int) -> bool:
         """Do what happens at a position; False when it is the end."""
-        fault, ticket = self._fault, self._call.ticket
-        if position in {fault.hold_after, ticket.after}:
+        fault = self._fault
+        if position in {fault.hold_after, self._held_after}:
             self._flush()
+        if position == self._held_after or (position == fault.hold_after and fault.hold is None):
+            self._line.wait(self._call.ticket.latch)
         if position == fault.hold_after and fault.hold is not None:
             self._line.wait_for_event(fault.hold)
-        elif position in {fault.hold_after, ticket.after}:
-            self._line.wait(ticket.latch)
         return position != fault.cut_after
 
     def _flush(self) -> None:
