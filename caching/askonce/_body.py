@@ -116,14 +116,13 @@ def _canonical_object(fields: dict[str, Any], ignore: frozenset[str]) -> Iterato
     for name, value in fields.items():
         if value is None or name in ignore:
             continue
-        kind: type[object] = type(value)
-        if kind is bool:
-            if value is False and name == "stream":
+        if value is False:
+            if name == "stream":
                 continue
-        elif kind is float:
+        elif isinstance(value, float):
             if value.is_integer() and abs(value) < _EXACT_INT:
                 value = int(value)  # noqa: PLW2901 - 0.0 and 0 are the same temperature
-        elif kind is list or kind is dict:
+        elif isinstance(value, list | dict):
             if not value and name == "tools":
                 continue
             _find_ordered(name, value, (name,), ordered)
@@ -147,8 +146,7 @@ def _find_ordered(
             found.append((path, value))
             return
         for key, item in value.items():
-            kind: type[object] = type(item)
-            if kind is dict or kind is list:
+            if isinstance(item, list | dict):
                 _find_ordered(key, item, (*path, key), found)
         return
     kinds = set(map(type, value))  # a list of 100,000 token ids is passed over at C speed
@@ -158,6 +156,5 @@ def _find_ordered(
         found.append((path, value))
         return
     for position, item in enumerate(value):
-        kind = type(item)
-        if kind is dict or kind is list:
+        if isinstance(item, list | dict):
             _find_ordered("", item, (*path, position), found)

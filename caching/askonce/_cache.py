@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import islice
 from types import TracebackType
-from typing import Final, Self, TypeAlias
+from typing import Final, Self
 
-from askonce import _clock, _codec
-from askonce._body import parse
+from askonce import _clock
+from askonce._admin import BATCH, Admin
 from askonce._bridge import async_port, step, sync_port
 from askonce._clock import Clock
 from askonce._control import Mode, check_mode, check_namespace, current_control
-from askonce._decision import Scope, Settings, decide
+from askonce._decision import Scope, Settings
 from askonce._entry import Entry
 from askonce._errors import ConfigurationError, not_allowed
 from askonce._events import Events, Listener, StoreFailed, warn
@@ -21,6 +20,8 @@ from askonce._exchange import AsyncExchange, Exchange, Reply
 from askonce._explain import Explanation
 from askonce._faces import AsyncFace, SyncFace
 from askonce._flow import Flow
+from askonce._ledger import Ledger
+from askonce._options import StoreSpec, read_secret, read_stores
 from askonce._policy import Policy, Unset
 from askonce._request import Request
 from askonce._seal import Seal
@@ -28,14 +29,10 @@ from askonce._stats import Counters, Stats
 from askonce._surface import surface_of
 from askonce._units import Duration, seconds
 from askonce.stores.guard import Guarded
-from askonce.stores.protocol import Health, Store
-from askonce.stores.tiered import Epochs, TieredStore, Tiers
-from askonce.stores.urls import open_store
-
-StoreSpec: TypeAlias = "str | Store | Sequence[str | Store] | None"
+from askonce.stores.protocol import Health
+from askonce.stores.tiered import Epochs, Tiers
 
 _COALESCE: Final = ("process", "off")
-_BATCH: Final = 200
 _UNSET: Final = Unset()
 
 
@@ -94,26 +91,25 @@ class Cache:
         if coalesce not in _COALESCE:
             raise not_allowed("coalesce", coalesce, _COALESCE)
         self.store_timeout = seconds("store_timeout", store_timeout)
-        key_secret = _secret(secret)
+        key_secret = read_secret(secret)
         self._settings = Settings(
             policy=policy or Policy(), namespace=namespace, scope=scope, mode=mode, secret=key_secret
         )
-        self._seal = None if key_secret is None else Seal(key_secret)
-        self._clock = clock
+        seal = None if key_secret is None else Seal(key_secret)
         self._counters = Counters()
         self._events = Events()
-        self._stores = _stores(store, clock)
+        self._stores = read_stores(store, clock)
         epochs = Epochs()
         self._sync = SyncFace(Tiers([Guarded(sync_port(s), self._trouble) for s in self._stores], epochs))
         self._async = AsyncFace(Tiers([Guarded(async_port(s), self._trouble) for s in self._stores], epochs))
         self._flow = Flow(
             settings=self._settings,
             clock=clock,
-            counters=self._counters,
-            events=self._events,
-            seal=self._seal,
+            ledger=Ledger(clock=clock, counters=self._counters, events=self._events),
+            seal=seal,
             coalesce=coalesce == "process",
         )
+        self._admin = Admin(settings=self._settings, clock=clock, seal=seal)
 
     # -- what it is -----------------------------------------------------------------------------
 
@@ -204,7 +200,8 @@ class Cache:
         Raises:
             ConfigurationError: without any condition (that is `clear()`).
         """
-        return step(self._invalidate(self._sync.tiers, self._matcher(model, tag, older_than, url)))
+        matches = self._admin.matcher(model, tag, older_than, url)
+        return step(self._admin.invalidate(self._sync.tiers, matches))
 
     async def ainvalidate(
         self,
@@ -215,36 +212,37 @@ class Cache:
         url: str | None = None,
     ) -> int:
         """`invalidate`, for event loops."""
-        return await self._invalidate(self._async.tiers, self._matcher(model, tag, older_than, url))
+        matches = self._admin.matcher(model, tag, older_than, url)
+        return await self._admin.invalidate(self._async.tiers, matches)
 
     def clear(self) -> int:
         """Remove every entry of this namespace from every tier; how many they were."""
-        return step(self._clear(self._sync.tiers))
+        return step(self._admin.clear(self._sync.tiers))
 
     async def aclear(self) -> int:
         """`clear`, for event loops."""
-        return await self._clear(self._async.tiers)
+        return await self._admin.clear(self._async.tiers)
 
     def entries(self) -> Iterator[tuple[str, Entry]]:
         """The (key, entry) pairs of this namespace, a batch at a time; what cannot be read is left out."""
-        keys = iter(step(self._sync.tiers.scan(f"{self.namespace}:")))
-        while batch := list(islice(keys, _BATCH)):
-            yield from step(self._load(self._sync.tiers, batch))
+        keys = iter(step(self._admin.keys(self._sync.tiers)))
+        while batch := list(islice(keys, BATCH)):
+            yield from step(self._admin.load(self._sync.tiers, batch))
 
     async def aentries(self) -> AsyncIterator[tuple[str, Entry]]:
         """`entries`, for event loops."""
-        keys = iter(await self._async.tiers.scan(f"{self.namespace}:"))
-        while batch := list(islice(keys, _BATCH)):
-            for pair in await self._load(self._async.tiers, batch):
+        keys = iter(await self._admin.keys(self._async.tiers))
+        while batch := list(islice(keys, BATCH)):
+            for pair in await self._admin.load(self._async.tiers, batch):
                 yield pair
 
     def explain(self, request: Request) -> Explanation:
         """Why a request is or is not answered from the cache: its nearest entry and what differs."""
-        return step(self._explain(self._sync.tiers, request))
+        return step(self._admin.explain(self._sync.tiers, request))
 
     async def aexplain(self, request: Request) -> Explanation:
         """`explain`, for event loops."""
-        return await self._explain(self._async.tiers, request)
+        return await self._admin.explain(self._async.tiers, request)
 
     def close(self) -> None:
         """Give back files and connections. The cache may be used again; it reopens what it needs."""
@@ -279,105 +277,3 @@ class Cache:
         self._counters.store_error(store)
         self._events.emit(StoreFailed(store=store, operation=operation, error=name))
         warn("stores", "the %s store failed (%s: %s); calls go on without it", store, operation, name)
-
-    def _matcher(
-        self, model: str | None, tag: str | None, older_than: Duration | None, url: str | None
-    ) -> Callable[[Entry], bool]:
-        if model is None and tag is None and older_than is None and url is None:
-            raise ConfigurationError(
-                "invalidate() needs at least one condition: model=, tag=, older_than=, url=; clear() removes all"
-            )
-        before = None if older_than is None else self._clock() - seconds("older_than", older_than)
-
-        def matches(entry: Entry) -> bool:
-            meta = entry.meta
-            return (
-                (model is None or _globs(meta.model, model))
-                and (tag is None or tag in meta.tags)
-                and (before is None or meta.created_at < before)
-                and (url is None or _globs(meta.url, url))
-            )
-
-        return matches
-
-    async def _invalidate(self, tiers: Tiers, matches: Callable[[Entry], bool]) -> int:
-        removed = 0
-        keys = iter(await tiers.scan(f"{self.namespace}:"))
-        while batch := list(islice(keys, _BATCH)):
-            doomed = [key for key, entry in await self._load(tiers, batch) if matches(entry)]
-            if doomed:
-                removed += await tiers.delete(*doomed)
-        return removed
-
-    async def _clear(self, tiers: Tiers) -> int:
-        removed = 0
-        keys = iter(await tiers.scan(f"{self.namespace}:"))
-        while batch := list(islice(keys, _BATCH)):
-            removed += await tiers.delete(*batch)
-        return removed
-
-    async def _load(self, tiers: Tiers, keys: list[str]) -> Iterable[tuple[str, Entry]]:
-        found: list[tuple[str, Entry]] = []
-        for key, stored in (await tiers.get_many(keys)).items():
-            try:
-                found.append((key, _codec.decode(key, stored.value, self._seal)))
-            except _codec.Undecodable:
-                continue
-        return found
-
-    async def _explain(self, tiers: Tiers, request: Request) -> Explanation:
-        body = parse(request.header(b"content-type"), request.body)
-        decision = decide(self._settings, request, body, current_control())
-        if decision.bypass:
-            return Explanation(verdict="bypass", reason=decision.bypass)
-        stored = await tiers.get(decision.key)
-        if stored is not None:
-            for _, entry in await self._load(tiers, [decision.key]):
-                expires = entry.meta.expires_at
-                fresh = expires is None or expires > self._clock()
-                return Explanation(verdict="hit" if fresh else "expired", key=decision.key)
-        near, told = await self._flow.nearest(tiers, decision, request, body)
-        return Explanation(verdict="miss", key=decision.key, nearest=near, differences=told)
-
-
-def _globs(text: str, pattern: str) -> bool:
-    from fnmatch import fnmatchcase  # noqa: PLC0415 - administration only
-
-    return fnmatchcase(text, pattern)
-
-
-def _secret(secret: object) -> bytes | None:
-    if secret is None:
-        return None
-    found = secret.encode() if isinstance(secret, str) else secret
-    if not isinstance(found, bytes) or len(found) < 16:  # noqa: PLR2004
-        raise ConfigurationError(
-            "secret is not allowed; allowed: None, or bytes or text of at least 16 bytes"
-        )
-    return found
-
-
-def _stores(spec: StoreSpec, clock: Clock) -> list[Store]:
-    """The tiers, front first; a TieredStore's own tiers are taken apart, so that each is guarded alone."""
-    if spec is None:
-        spec = os.environ.get("ASKONCE_STORE") or ("memory://", "disk://")
-    if isinstance(spec, str):
-        # The environment has one line: tiers are separated by spaces there.
-        spec = spec.split() or [spec]
-    elif not isinstance(spec, Sequence):
-        spec = [spec]
-    found: list[Store] = []
-    for one in spec:
-        if isinstance(one, TieredStore):
-            found += one.tiers
-        elif isinstance(one, str):
-            found.append(open_store(one, clock))
-        elif all(callable(getattr(one, name, None)) for name in ("get", "set", "delete", "scan")):
-            found.append(one)
-        else:
-            raise not_allowed("store", one, "a URL, a Store, or a list of them, front tier first")
-    if not found:
-        raise ConfigurationError(
-            "store=[] is not allowed; allowed: a URL, a Store, or a list of at least one"
-        )
-    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 Headers: TypeAlias = tuple[tuple[str, str], ...]
 
@@ -94,7 +94,8 @@ def plain_usage(usage: Any) -> dict[str, int]:
     """The numbers of a provider's usage object, nested ones as "outer.inner"."""
     found: dict[str, int] = {}
     if isinstance(usage, dict):
-        for name, value in cast("dict[Any, Any]", usage).items():
+        fields: dict[object, object] = usage
+        for name, value in fields.items():
             if isinstance(value, int) and not isinstance(value, bool):
                 if value:  # most details are 0, and every entry carries them
                     found[str(name)] = value

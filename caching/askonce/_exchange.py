@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 from askonce._entry import Entry
 from askonce._outcome import Outcome
+from askonce._reader import Reader
 from askonce._request import Request
-from askonce._shared import Reader
 
 RawHeaders = list[tuple[bytes, bytes]]
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
 from askonce import _codec
-from askonce._entry import Entry
-from askonce._fingerprint import differences
+from askonce._body import Body
+from askonce._decision import Decision, Settings
+from askonce._fingerprint import differences, fingerprint
+from askonce._request import Request
+from askonce._seal import Seal
 from askonce.stores.tiered import Tiers
 
 _LOOK_AT: Final = 5_000
@@ -46,25 +48,23 @@ class Explanation:
 
 
 async def nearest(
-    tiers: Tiers,
-    namespace: str,
-    surface: str,
-    asked: dict[str, str],
-    decode: Callable[[str, bytes], Entry],
+    tiers: Tiers, decision: Decision, request: Request, body: Body, settings: Settings, seal: Seal | None
 ) -> tuple[str, tuple[str, ...]]:
     """The stored entry of the same surface that differs in the fewest parts, and those parts.
 
     Looks at the first few thousand entries of the namespace: this is for people who wonder, not for calls.
     """
+    asked = fingerprint(request, body, settings)
+    namespace = decision.key.partition(":")[0]
     best_key, best = "", None
     keys = iter(islice(await tiers.scan(f"{namespace}:"), _LOOK_AT))
     while batch := list(islice(keys, _BATCH)):
         for key, stored in (await tiers.get_many(batch)).items():
             try:
-                meta = decode(key, stored.value).meta
+                meta = _codec.decode(key, stored.value, seal).meta
             except _codec.Undecodable:
                 continue
-            if meta.surface != surface or not meta.fingerprint:
+            if meta.surface != decision.surface.name or not meta.fingerprint:
                 continue
             told = differences(meta.fingerprint, asked)
             if best is None or len(told) < len(best):

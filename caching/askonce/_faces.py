@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from askonce._bridge import step
 from askonce._exchange import AsyncExchange, Exchange, Opened
 from askonce._flights import Flight, Owner, State
-from askonce._shared import Reader, waker
+from askonce._reader import Reader, waker
 from askonce.stores.tiered import Tiers
 
 if TYPE_CHECKING:

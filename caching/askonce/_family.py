@@ -16,8 +16,9 @@ from askonce._cache_status import cache_status
 from askonce._entry import Entry
 from askonce._exchange import Opened, Reply
 from askonce._outcome import Outcome
+from askonce._reader import Reader
 from askonce._request import Request
-from askonce._shared import Reader, StreamBroken
+from askonce._shared import StreamBroken
 
 MARK: Final = "askonce"
 """Set in `request.extensions` by the outermost door, so that a call counts once and is stored once."""

@@ -15,26 +15,27 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import suppress
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from askonce._bridge import step
 from askonce._recorder import Recorder
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop, Future, Task
+    from asyncio import AbstractEventLoop, Task
 
 _IDLE_SECONDS: Final = 2.0
-_CHECK_SECONDS: Final = 1.0
 
 Settle: TypeAlias = Callable[[Recorder], Coroutine[Any, Any, None]]
 Wake: TypeAlias = Callable[[], None]
 
 
-class _Pending(Enum):
+class Pending(Enum):
+    """The type of PENDING."""
+
     PENDING = "the next chunk is not here yet"
 
 
-PENDING: Final = _Pending.PENDING
+PENDING: Final = Pending.PENDING
 
 
 class StreamBroken(Exception):
@@ -47,6 +48,18 @@ class StreamBroken(Exception):
     def __init__(self, cause: BaseException | None) -> None:
         super().__init__("the shared stream ended early")
         self.cause = cause
+
+
+class Place(Protocol):
+    """What a stream knows of a reader: see `askonce._reader`.
+
+    Attributes:
+        leads: True for the caller whose provider call it is: it sees the provider's own errors.
+        position: number of chunks it has had.
+    """
+
+    leads: bool
+    position: int
 
 
 class SharedStream:
@@ -88,7 +101,7 @@ class SharedStream:
         self._closed = False
         self._task: Task[None] | None = None  # held, because loops hold their tasks weakly
         self._wakers: list[Wake] = []
-        self._readers: list[Reader] = []
+        self._readers: list[Place] = []
         self._active = time.monotonic()
 
     # -- who reads ------------------------------------------------------------------------------
@@ -103,16 +116,15 @@ class SharedStream:
             return False
         return self._pulling or time.monotonic() - self._active < _IDLE_SECONDS
 
-    def reader(self, *, leads: bool = False) -> Reader | None:
-        """Somebody who reads from the first chunk on; None when that is no longer possible."""
+    def enter(self, reader: Place) -> bool:
+        """Somebody who reads from the first chunk on; False when that is no longer possible."""
         with self._lock:
             if self._base or (self._closed and not self._ended):
-                return None
-            reader = Reader(self, leads=leads)
+                return False
             self._readers.append(reader)
-            return reader
+            return True
 
-    def leave(self, reader: Reader) -> bool:
+    def leave(self, reader: Place) -> bool:
         """The reader goes; True when it was the last one and has to close the source."""
         with self._lock:
             if reader not in self._readers:
@@ -125,7 +137,7 @@ class SharedStream:
 
     # -- what was read --------------------------------------------------------------------------
 
-    def take(self, reader: Reader) -> bytes | _Pending | None:
+    def take(self, reader: Place) -> bytes | Pending | None:
         """The reader's next chunk; None at the end; PENDING when it is not here yet.
 
         Raises:
@@ -163,7 +175,7 @@ class SharedStream:
             self._pulling = True
             return True
 
-    def enlist(self, reader: Reader, wake: Wake) -> bool:
+    def enlist(self, reader: Place, wake: Wake) -> bool:
         """Have `wake()` called when there is something new; True when the caller must see to a pull."""
         with self._lock:
             if reader.position - self._base < len(self._chunks) or self._ended or self._error is not None:
@@ -287,129 +299,3 @@ class SharedStream:
 
         with suppress(RuntimeError):  # that loop is closed, and the connection with it
             loop.call_soon_threadsafe(start)
-
-
-class Reader:
-    """One caller's place in a SharedStream.
-
-    Attributes:
-        leads: True for the caller whose provider call it is: it sees the provider's own errors.
-        position: number of chunks it has had.
-    """
-
-    __slots__ = ("_unread", "leads", "position", "stream")
-
-    def __init__(self, stream: SharedStream, *, leads: bool) -> None:
-        self.stream = stream
-        self.leads = leads
-        self.position = 0
-        self._unread: bytes | None = None
-
-    def unread(self, chunk: bytes) -> None:
-        """Have the next read return `chunk`, which was read to see whether the stream gets going."""
-        self._unread = chunk
-
-    def _take(self) -> bytes | _Pending | None:
-        chunk, self._unread = self._unread, None
-        return self.stream.take(self) if chunk is None else chunk
-
-    def read(self, patience: float | None = None) -> bytes | None:
-        """The next chunk, or None at the end; blocks.
-
-        Raises:
-            StreamBroken: when a stream that somebody else leads broke.
-            TimeoutError: when nothing came for `patience` seconds.
-        """
-        stream = self.stream
-        while True:
-            chunk = self._take()
-            if chunk is not PENDING:
-                return chunk
-            if stream.loop is None and stream.claim():
-                stream.pull()
-                continue
-            gate = threading.Lock()
-            gate.acquire()
-            if stream.enlist(self, gate.release):
-                if stream.loop is None:
-                    stream.pull()
-                else:
-                    stream.start_task_from_elsewhere()
-            waited = 0.0
-            while not gate.acquire(timeout=_slice(waited, patience)):
-                waited = self._still_worth_it(waited, patience)
-
-    def close(self) -> None:
-        """Leave; the last reader closes the provider's response."""
-        stream = self.stream
-        if stream.leave(self):
-            if stream.loop is None:
-                stream.finish()
-            else:
-                stream.finish_from_elsewhere()
-
-    async def aread(self, patience: float | None = None) -> bytes | None:
-        """`read`, for tasks."""
-        import asyncio  # noqa: PLC0415 - whoever awaits has it
-
-        stream = self.stream
-        while True:
-            chunk = self._take()
-            if chunk is not PENDING:
-                return chunk
-            loop = asyncio.get_running_loop()
-            arrived: Future[None] = loop.create_future()
-            if stream.enlist(self, waker(loop, arrived, here=stream.loop is loop)):
-                if stream.loop is loop:
-                    stream.start_task()
-                elif stream.loop is None:
-                    loop.run_in_executor(None, stream.pull)
-                else:
-                    stream.start_task_from_elsewhere()
-            if self.leads:
-                await arrived  # its own provider call has its own time-outs
-                continue
-            waited = 0.0
-            while not (await asyncio.wait([arrived], timeout=_slice(waited, patience)))[0]:
-                waited = self._still_worth_it(waited, patience)
-
-    async def aclose(self) -> None:
-        """`close`, for tasks."""
-        import asyncio  # noqa: PLC0415
-
-        stream = self.stream
-        if stream.leave(self):
-            loop = asyncio.get_running_loop()
-            if stream.loop is loop:
-                await stream.afinish()
-            elif stream.loop is None:
-                await loop.run_in_executor(None, stream.finish)
-            else:
-                stream.finish_from_elsewhere()
-
-    def _still_worth_it(self, waited: float, patience: float | None) -> float:
-        loop = self.stream.loop
-        if loop is not None and (loop.is_closed() or not loop.is_running()):
-            raise StreamBroken(None)
-        waited += _slice(waited, patience)
-        if patience is not None and waited >= patience:
-            raise TimeoutError
-        return waited
-
-
-def _slice(waited: float, patience: float | None) -> float:
-    return _CHECK_SECONDS if patience is None else max(0.001, min(_CHECK_SECONDS, patience - waited))
-
-
-def waker(loop: AbstractEventLoop, future: Future[None], *, here: bool = False) -> Wake:
-    """A function that completes `future`; `here` when it is only ever called on that loop."""
-
-    def arrive() -> None:
-        if not future.done():
-            future.set_result(None)
-
-    def wake() -> None:
-        with suppress(RuntimeError):  # that loop is closed: nobody waits there any more
-            loop.call_soon_threadsafe(arrive)
-
-    return arrive if here else wake

@@ -65,7 +65,9 @@ def test_constructing_touches_nothing(folder):
 def test_importing_the_store_does_not_import_sqlite():
     code = "import sys; import askonce.stores.disk; sys.exit('sqlite3' in sys.modules)"
     source = str(Path(sys.modules["askonce"].__file__).parents[1])
-    assert subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": source}).returncode == 0
+    assert (
+        subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": source}).returncode == 0
+    )
 
 
 def test_only_the_owner_may_read_the_folder_and_its_files(store, folder):

@@ -15,20 +15,26 @@ class Trouble(Enum):
     BUSY = "busy"  # wait: somebody else is writing
     DAMAGED = "damaged"  # begin a new file
     GONE = "gone"  # the file or its folder was removed: look again
-    UNUSABLE = "unusable"  # read-only, full, a failing disk: nothing we can do
+    READ_ONLY = "read-only"  # the file system's doing, or damage to the header, which has a flag for it
+    UNUSABLE = "unusable"  # full, no permission, a failing disk: nothing we can do
 
 
 # https://sqlite.org/rescode.html, primary codes: busy, locked
 _BUSY = (5, 6)
-# Corrupt, not the right format, not a database. And constraint: in a sound file none of ours can fail.
-_DAMAGED = (11, 19, 24, 26)
-# Cannot open; and, extended, a file that has moved.
+# Corrupt, not the right format, not a database. Too big, constraint, mismatch: in a sound file none of
+# our statements can fail so. And plain "error": our statements do not change, so if one of them finds
+# no table, or a format it does not know, it is the file that is wrong.
+_DAMAGED = (1, 11, 18, 19, 20, 24, 26)
+# Plain errors that are about a transaction, which the file has no part in: "cannot start a ...".
+_NOT_THE_FILE = "cannot "
+# Read-only; cannot open; and, extended, a file that has moved.
+_READ_ONLY = 8
 _GONE = 14
 _MOVED = 1032
-# Reading past the end of a file that was cut.
+# Extended: reading past the end of a file that was cut.
 _SHORT_READ = 522
-# Found by SQLite's parser or by the Python module, neither of which has a code of its own for it.
-_FOREIGN = ("no such table", "no such column", "no column named", "Could not decode")
+# The Python module found it, and it has no codes.
+_NO_TEXT = "Could not decode"
 
 
 def diagnose(error: Exception) -> Trouble | None:
@@ -48,8 +54,10 @@ def _of_sqlite(code: int, text: str) -> Trouble:
     primary = code & 0xFF
     if primary in _BUSY:
         return Trouble.BUSY
-    if primary in _DAMAGED or code == _SHORT_READ or any(words in text for words in _FOREIGN):
+    if code == _SHORT_READ or text.startswith(_NO_TEXT):
+        return Trouble.DAMAGED
+    if primary in _DAMAGED and not text.startswith(_NOT_THE_FILE):
         return Trouble.DAMAGED
     if primary == _GONE or code == _MOVED:
         return Trouble.GONE
-    return Trouble.UNUSABLE
+    return Trouble.READ_ONLY if code == _READ_ONLY else Trouble.UNUSABLE

@@ -74,6 +74,8 @@ _SPARED = 512
 """Marked rows that one eviction spares at most, so that it ends soon even if all are marked."""
 _SLACK = 1 << 20
 """Bytes that the file may be larger than 1.25 times the bound: pages that every database has."""
+_PAGE = 4096
+"""SQLite's default since 3.12."""
 _VACUUM = 512
 """Pages that one transaction gives back at most: a few milliseconds."""
 
@@ -154,13 +156,15 @@ def _over(connection: sqlite3.Connection, totals: Totals, incoming: int, max_byt
     """By how many bytes the bound would be exceeded; not above 0: it fits.
 
     Rows take more of the file than their bytes: the key stands in an index too, and rows of just over
-    half a page leave the rest of it empty. So the pages in use have a bound of their own. It is looked
-    at only where a generous estimate says that it may matter.
+    half a page leave the rest of it empty. So the pages in use have a bound of their own, which also
+    holds when damage made the totals wrong.
     """
     over = totals.bytes + incoming - max_bytes
-    if 4 * totals.bytes + 512 * totals.entries > max_bytes:
-        pages, free, size = page_figures(connection)
-        over = max(over, (pages - free) * size - (max_bytes + max_bytes // 4 + _SLACK))
+    allowance = max_bytes + max_bytes // 4 + _SLACK
+    pages: int = connection.execute("PRAGMA page_count").fetchone()[0]
+    if pages * _PAGE > allowance:
+        _, free, size = page_figures(connection)
+        over = max(over, (pages - free) * size - allowance)
     return over
 
 

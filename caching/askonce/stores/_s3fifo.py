@@ -15,12 +15,12 @@ lock. What keeps them right, for whoever changes this file:
 
 * Readers look into `entries` and nowhere else; it is written under the owner's lock. An entry stays in it
   while it moves between queues.
-* `key`, `value` and `expires_at` of an entry never change. Overwriting puts a new entry in its place, and
-  a reader has the old pair or the new pair.
+* What a reader takes from an entry never changes. Overwriting puts a new entry in its place, and a reader
+  has the old pair of value and expiry or the new pair.
 * `uses` is written without a lock. Updates may get lost, and it only steers eviction.
 
-The queues are rings of links through the entries. An OrderedDict for each costs 70 to 130 bytes per entry
-more and twice the time, and a deque cannot let go of an entry from its middle.
+The queues are rings of links through the entries (`_linked`). An OrderedDict for each costs up to 100 bytes
+per entry more, and more time; a deque cannot let go of an entry in its middle.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING
 
+from askonce.stores._linked import Entry, new_ring
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from askonce.stores._expiry import Slot
 
 ENTRY_OVERHEAD = 400
 """Bytes an entry takes beyond the characters of its key and the bytes of its value."""
@@ -41,34 +41,6 @@ MAX_USES = 3
 
 _SMALL_SHARE = 10  # small's share of the room: one part in ten
 _SEARCH = range(128)  # entries one eviction looks at, at most
-
-
-class Entry:
-    """A value in the store, with what the queues and the expiry index need to know.
-
-    Attributes:
-        key: as it was first set.
-        value: the bytes.
-        expires_at: seconds since the epoch; None: never.
-        uses: how often it was asked for since it was last looked at, up to MAX_USES.
-        in_main: it is in main, not in small.
-        before: its neighbour in the queue that goes earlier.
-        after: its neighbour that goes later.
-        slot: its slot of the expiry index, if it is in one; it is taken out of there when it goes.
-    """
-
-    __slots__ = ("after", "before", "expires_at", "in_main", "key", "slot", "uses", "value")
-
-    after: Entry
-    before: Entry
-
-    def __init__(self, key: str, value: bytes, expires_at: float | None, in_main: bool) -> None:
-        self.key = key
-        self.value = value
-        self.expires_at = expires_at
-        self.in_main = in_main
-        self.uses = 0
-        self.slot: Slot | None = None
 
 
 class S3Fifo:
@@ -86,8 +58,8 @@ class S3Fifo:
         self.bytes = 0
         self.small_bytes = 0
         self.small_count = 0
-        self._small = _ring()
-        self._main = _ring()
+        self._small = new_ring()
+        self._main = new_ring()
         # The ghost is a table of hashes in which the latest to leave takes the place of who was there: 8 to
         # 16 bytes a key. Keeping its exact order as well takes 140, and gains nothing that can be measured.
         self._ghost = array("q", [0])
@@ -97,7 +69,7 @@ class S3Fifo:
         # The rings are reference cycles. Without this the memory of a dropped store would wait for the
         # next full garbage collection.
         for entry in self.entries.values():
-            del entry.before, entry.after
+            del entry.before, entry.after, entry.prev, entry.next
 
     def __iter__(self) -> Iterator[Entry]:
         """Main's entries, then small's, each from the next to go to the last."""
@@ -107,52 +79,62 @@ class S3Fifo:
                 yield entry
                 entry = entry.after
 
-    def add(self, key: str, value: bytes, expires_at: float | None, charge: int) -> Entry:
-        """Make the entry of a key that has none; `charge` is len(key) + len(value) + ENTRY_OVERHEAD."""
+    def add(self, key: str, value: bytes, expires_at: float | None, slot: Entry, charge: int) -> Entry:
+        """Make the entry of a key that has none.
+
+        Args:
+            key: its key.
+            value: its value.
+            expires_at: seconds since the epoch; None: never.
+            slot: the ring of the expiry index that it belongs to.
+            charge: len(key) + len(value) + ENTRY_OVERHEAD.
+        """
         mark = hash(key)
-        if self._ghost[mark & self._ghost_mask] == mark:
-            entry = Entry(key, value, expires_at, True)
+        known = self._ghost[mark & self._ghost_mask] == mark
+        entry = Entry(key, value, expires_at, known)
+        if known:
             ring = self._main
         else:
-            entry = Entry(key, value, expires_at, False)
             ring = self._small
             self.small_bytes += charge
             self.small_count += 1
         self.bytes += charge
-        last = ring.before
+        last, last_in_slot = ring.before, slot.prev
         entry.before, entry.after = last, ring
         last.after = ring.before = entry
+        entry.prev, entry.next = last_in_slot, slot
+        last_in_slot.next = slot.prev = entry
         self.entries[key] = entry
         return entry
 
-    def replace(self, old: Entry, value: bytes, expires_at: float | None) -> Entry:
-        """Put a new entry into the place of an old one.
+    def replace(self, old: Entry, value: bytes, expires_at: float | None, slot: Entry) -> Entry:
+        """Put a new entry into the place of an old one; the arguments are those of `add`.
 
         This counts as a use, since somebody asked for that key again.
         """
         entry = Entry(old.key, value, expires_at, old.in_main)
         entry.uses = min(old.uses + 1, MAX_USES)
-        if old.slot is not None:
-            old.slot.discard(old.key)
         growth = len(value) - len(old.value)
         self.bytes += growth
         if not old.in_main:
             self.small_bytes += growth
-        before, after = old.before, old.after
+        before, after, prev, next_ = old.before, old.after, old.prev, old.next
         entry.before, entry.after = before, after
         before.after = after.before = entry
-        self.entries[old.key] = entry
+        prev.next, next_.prev = next_, prev
+        last_in_slot = slot.prev
+        entry.prev, entry.next = last_in_slot, slot
+        last_in_slot.next = slot.prev = entry
+        self.entries[entry.key] = entry
         return entry
 
     def remove(self, entry: Entry) -> None:
-        """Take an entry out; it leaves no ghost, unless `evict` chose it."""
-        key = entry.key
-        del self.entries[key]
-        before, after = entry.before, entry.after
+        """Take an entry out of everything; it leaves no ghost, unless `evict` chose it."""
+        charge = len(entry.key) + len(entry.value) + ENTRY_OVERHEAD
+        before, after, prev, next_ = entry.before, entry.after, entry.prev, entry.next
+        del self.entries[entry.key]
         before.after, after.before = after, before
-        if entry.slot is not None:
-            entry.slot.discard(key)
-        charge = len(key) + len(entry.value) + ENTRY_OVERHEAD
+        prev.next, next_.prev = next_, prev
         self.bytes -= charge
         if not entry.in_main:
             self.small_bytes -= charge
@@ -210,10 +192,3 @@ class S3Fifo:
         last = ring.before
         entry.before, entry.after = last, ring
         last.after = ring.before = entry
-
-
-def _ring() -> Entry:
-    """An empty queue: an entry that is its own neighbour. The first to go is after it, the last before."""
-    ring = Entry("", b"", None, True)
-    ring.before = ring.after = ring
-    return ring

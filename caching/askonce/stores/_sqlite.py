@@ -254,6 +254,12 @@ class Database:
             raise error
         if trouble is not Trouble.BUSY:
             slot.drop()
+        if (
+            trouble is Trouble.READ_ONLY
+            and slot.path
+            and all(os.access(path, os.W_OK) for path in (slot.path, slot.path.parent))
+        ):
+            trouble = Trouble.DAMAGED
         if trouble is Trouble.DAMAGED and attempts <= _REPLACEMENTS:
             self._replace(slot.source, error)
         elif trouble is Trouble.GONE and attempts == 1:

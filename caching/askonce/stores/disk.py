@@ -38,6 +38,8 @@ _NOTES = 64
 _HOUSEWORK_EVERY = 64
 """Writes of this process between two looks for expired rows."""
 _NEARLY_FULL = 0.9
+_LARGEST = 900 << 20
+"""Bytes of one value, at most: SQLite ends at 10**9."""
 
 
 class DiskStore:
@@ -50,7 +52,8 @@ class DiskStore:
     Args:
         path: the folder.
         max_bytes: bound on the keys and values kept, in bytes. The file may be larger by a quarter and
-            a megabyte; beside it is a write-ahead log of a few megabytes.
+            a megabyte; beside it is a write-ahead log of a few megabytes. One value may have up to
+            900 MiB.
         clock: the time that expiries are compared with, seconds since the epoch.
         timeout: seconds a call may wait for other writers before it raises `StoreError`.
 
@@ -115,7 +118,7 @@ class DiskStore:
         return answer
 
     def set(self, key: str, value: bytes, expires_at: float | None) -> None:
-        """Keep `value` until `expires_at`. In the past, or larger than `max_bytes`: removes the key."""
+        """Keep `value` until `expires_at`. In the past, or too large to fit: removes the key."""
         rows = [_rows.make_row(key, value, expires_at)]
         self._database.write(self._put, rows)
 
@@ -232,7 +235,9 @@ class DiskStore:
             reads, self._reads = self._reads, set()
             _rows.mark_read(connection, reads)
         for row in rows:
-            if row.size > self._max_bytes or (row.expires_at is not None and now >= row.expires_at):
+            if row.size > min(self._max_bytes, _LARGEST) or (
+                row.expires_at is not None and now >= row.expires_at
+            ):
                 _rows.remove(connection, row.key)
             else:
                 _rows.make_room(connection, incoming=row.size, max_bytes=self._max_bytes, now=now)

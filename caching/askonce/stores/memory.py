@@ -15,11 +15,13 @@ from askonce._clock import Clock, wall
 from askonce._errors import not_allowed
 from askonce._fork import renew_after_fork
 from askonce.stores._expiry import ExpiryWheel
-from askonce.stores._s3fifo import ENTRY_OVERHEAD, MAX_USES, Entry, S3Fifo
+from askonce.stores._s3fifo import ENTRY_OVERHEAD, MAX_USES, S3Fifo
 from askonce.stores.protocol import Health, Item, Stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+
+    from askonce.stores._linked import Entry
 
 _NAME = "memory"
 _REAP_STEPS = 64  # expired entries one write clears away at most, so that no write pays for all of them
@@ -118,12 +120,11 @@ class MemoryStore:
                 if old is not None:
                     queue.remove(old)
                 return
+            slot = wheel.slot(expires_at)
             if old is None:
-                entry = queue.add(key, value, expires_at, charge)
+                entry = queue.add(key, value, expires_at, slot, charge)
             else:
-                entry = queue.replace(old, value, expires_at)
-            if expires_at is not None:
-                entry.slot = wheel.add(entry.key, expires_at)
+                entry = queue.replace(old, value, expires_at, slot)
             while (many := len(queue.entries) > self._max_entries) or queue.bytes > self._max_bytes:
                 queue.evict(entry, many)
                 self._evictions += 1
@@ -200,17 +201,14 @@ class MemoryStore:
     def _reap(self, now: float) -> bool:
         """Clear away some expired entries; False when no more have come up."""
         for _ in range(_REAP_STEPS):
-            key = self._wheel.pop()
-            if key is None:
+            entry = self._wheel.due()
+            if entry is None:
                 return False
-            entry = self._queue.entries.get(key)
-            if entry is None or entry.expires_at is None:
-                continue
-            if now >= entry.expires_at:
+            if _is_live(entry, now):
+                self._wheel.put_back(entry)
+            else:
                 self._queue.remove(entry)
                 self._expired += 1
-            else:
-                entry.slot = self._wheel.add(entry.key, entry.expires_at)
         return True
 
     def _reap_all(self) -> None:

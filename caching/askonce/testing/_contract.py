@@ -142,9 +142,7 @@ class StoreContract:
         store.close()
 
     @pytest.fixture(params=["sync", "async"])
-    def open_face(
-        self, request: pytest.FixtureRequest, raw_store: Store
-    ) -> Iterator[Callable[[], Face]]:
+    def open_face(self, request: pytest.FixtureRequest, raw_store: Store) -> Iterator[Callable[[], Face]]:
         """Opens another face of the store, for another thread or a child process."""
         opened: list[_AsyncFace] = []
 
@@ -244,7 +242,9 @@ class StoreContract:
         assert stored is not None
         assert stored.expires_at is None
 
-    def test_alive_just_before_its_expiry_and_gone_exactly_at_it(self, store: Face, clock: ManualClock) -> None:
+    def test_alive_just_before_its_expiry_and_gone_exactly_at_it(
+        self, store: Face, clock: ManualClock
+    ) -> None:
         store.set("key", b"value", clock() + 2)
         self.pass_time(clock, 1.5)
         assert store.get("key") is not None
@@ -327,13 +327,15 @@ class StoreContract:
     def test_set_many_takes_each_item_by_its_own_expiry(self, store: Face, clock: ManualClock) -> None:
         store.set("gone", b"old", None)
         store.set_many([])
-        store.set_many([
-            ("stays", b"1", None),
-            ("short", b"2", clock() + 1),
-            ("gone", b"3", clock() - 1),
-            ("twice", b"4", None),
-            ("twice", b"5", None),
-        ])
+        store.set_many(
+            [
+                ("stays", b"1", None),
+                ("short", b"2", clock() + 1),
+                ("gone", b"3", clock() - 1),
+                ("twice", b"4", None),
+                ("twice", b"5", None),
+            ]
+        )
         assert sorted(store.scan("")) == ["short", "stays", "twice"]
         assert store.get_many(["twice"])["twice"].value == b"5"
         self.pass_time(clock, 1)
@@ -352,11 +354,15 @@ class StoreContract:
     @pytest.mark.parametrize("prefix", ["é", "日", "🧀", "\uffff", "\U0010ffff", "z\0"])
     def test_scan_knows_prefixes_of_any_script(self, store: Face, prefix: str) -> None:
         others = ["", "a", "~", "e", "\u00ea", "z", "z\x01", "\ud7ff", "\ue000"]
-        store.set_many((key, b"value", None) for key in [*others, prefix, prefix + "1", prefix + "\U0010ffff"])
+        store.set_many(
+            (key, b"value", None) for key in [*others, prefix, prefix + "1", prefix + "\U0010ffff"]
+        )
         assert sorted(store.scan(prefix)) == sorted([prefix, prefix + "1", prefix + "\U0010ffff"])
 
     def test_namespaces_do_not_see_each_other(self, store: Face) -> None:
-        store.set_many((f"{name}:{digit}", name.encode(), None) for name in ("ab", "a", "abc") for digit in "123")
+        store.set_many(
+            (f"{name}:{digit}", name.encode(), None) for name in ("ab", "a", "abc") for digit in "123"
+        )
         assert sorted(store.scan("ab:")) == ["ab:1", "ab:2", "ab:3"]
         assert store.delete(*store.scan("ab:")) == 3  # noqa: PLR2004
         assert sorted(store.scan("")) == ["a:1", "a:2", "a:3", "abc:1", "abc:2", "abc:3"]

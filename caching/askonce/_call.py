@@ -1,0 +1,42 @@
+"""One call on its way through the flow, and the stored answer it may have found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from askonce._body import Body
+from askonce._decision import Decision
+from askonce._entry import Entry
+from askonce._faces import Face
+from askonce._request import Request
+
+
+class Found(NamedTuple):
+    """A stored answer and how fresh it is: age, seconds it stays fresh (None: for ever), its tier."""
+
+    entry: Entry
+    age: float
+    ttl: float | None
+    tier: str
+
+    @property
+    def fresh(self) -> bool:
+        """Not past its life."""
+        return self.ttl is None or self.ttl > 0
+
+    def within(self, window: float) -> bool:
+        """Past its life, but by less than `window` seconds."""
+        return self.ttl is not None and -window < self.ttl <= 0
+
+
+@dataclass(slots=True)
+class Call:
+    """Who asks what, what was decided, and since when (`time.perf_counter`)."""
+
+    face: Face
+    exchange: Any
+    request: Request
+    body: Body
+    decision: Decision
+    started: float

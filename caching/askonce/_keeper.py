@@ -1,0 +1,123 @@
+"""Judge an answer, and keep it or not."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from askonce import _codec
+from askonce._call import Call
+from askonce._clock import Clock
+from askonce._decision import Settings, approves
+from askonce._entry import Entry, Headers, Meta, kept_headers
+from askonce._exchange import RawHeaders
+from askonce._fingerprint import fingerprint
+from askonce._flights import Flight, Flights
+from askonce._ledger import Ledger
+from askonce._outcome import Outcome
+from askonce._recorder import Recorder
+from askonce._seal import Seal
+from askonce._surface import read_answer
+
+_OK: Final = 200
+_RECORDED: Final = (
+    "text/event-stream",
+    "application/x-ndjson",
+    "application/stream+json",
+    "application/jsonl",
+)
+
+
+class Keeper:
+    """Turns answers into entries, and says why one must not become one."""
+
+    def __init__(
+        self, *, settings: Settings, clock: Clock, flights: Flights, ledger: Ledger, seal: Seal | None
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._flights = flights
+        self._ledger = ledger
+        self._seal = seal
+
+    def judge(
+        self, call: Call, raw: RawHeaders, body: bytes, asked: float, *, framed: bool
+    ) -> tuple[Entry, str]:
+        """The entry an answer would become, and why it must not ("" when it may)."""
+        decision = call.decision
+        headers = kept_headers(raw)
+        content_type = _value(headers, "content-type")
+        reading = read_answer(decision.surface.name, content_type, body)
+        now = self._clock()
+        expires, gone = decision.lives(now)
+        target = call.request.target
+        entry = Entry(
+            status=_OK,
+            headers=headers,
+            body=body,
+            meta=Meta(
+                created_at=now,
+                expires_at=expires,
+                stale_until=gone,
+                model=decision.model,
+                surface=decision.surface.name,
+                url=target.origin + target.path,
+                usage=reading.usage,
+                latency=time.perf_counter() - asked,
+                tags=decision.tags,
+                fingerprint=fingerprint(call.request, call.body, self._settings) if decision.write else {},
+            ),
+        )
+        return entry, self._why_not(call, entry, reading.flaws, framed=framed)
+
+    def _why_not(self, call: Call, entry: Entry, flaws: set[str], *, framed: bool) -> str:
+        decision = call.decision
+        if not decision.write:
+            return "not asked to"
+        content_type = entry.header("content-type")
+        if content_type.startswith(_RECORDED):
+            # A stream that was read whole (a background refresh): the same rules of completeness.
+            recorder = Recorder(content_type, "", framed, decision.terms.max_entry_bytes)
+            recorder.feed(entry.body)
+            recorder.eof()
+            if recorder.state != "complete":
+                return recorder.reason
+        elif not framed and not content_type.startswith("application/json"):
+            return "unframed"
+        flaw = decision.refuses(flaws)
+        if flaw:
+            return flaw
+        if len(entry.body) > decision.terms.max_entry_bytes:
+            return "too large"
+        cacheable = self._settings.policy.cacheable
+        if cacheable is not None and not approves(cacheable, call.request, entry):
+            return "policy"
+        return ""
+
+    async def conclude(
+        self, call: Call, flight: Flight | None, entry: Entry, why: str, outcome: Outcome
+    ) -> None:
+        """Store or drop, then let the followers go."""
+        self._ledger.counters.spent(entry.meta.usage)
+        if why:
+            if flight is not None:
+                self._flights.release(flight)
+            self._ledger.dropped(call, why, outcome)
+            return
+        try:
+            await self._store(call, entry)
+            outcome.stored = True
+        finally:
+            # Also when this caller is cancelled while storing: the answer is there.
+            if flight is not None:
+                self._flights.land(flight, entry)
+
+    async def _store(self, call: Call, entry: Entry) -> None:
+        key = call.decision.key
+        value = _codec.encode(key, entry, self._seal)
+        await call.face.tiers.set(key, value, entry.meta.stale_until)
+        self._ledger.stored(key, len(value))
+
+
+def _value(headers: Headers, name: str) -> str:
+    return next((value for key, value in headers if key == name), "")

@@ -1,0 +1,103 @@
+"""What every call leaves behind: an Outcome, counted, tracked, and told to listeners."""
+
+from __future__ import annotations
+
+import time
+
+from askonce._call import Call, Found
+from askonce._clock import Clock
+from askonce._entry import Entry
+from askonce._events import AnswerDropped, AnswerStored, CallDone, CorruptEntry, Events
+from askonce._exchange import Reply
+from askonce._outcome import Outcome, Status, note
+from askonce._stats import Counters
+
+
+class Ledger:
+    """Writes outcomes; one per cache."""
+
+    def __init__(self, *, clock: Clock, counters: Counters, events: Events) -> None:
+        self.counters = counters
+        self._clock = clock
+        self._events = events
+
+    def corrupt(self, key: str, reason: str) -> None:
+        """A stored value was no entry."""
+        self.counters.corrupt()
+        self._events.emit(CorruptEntry(key=key, reason=reason))
+
+    def stored(self, key: str, size: int) -> None:
+        """An answer was written."""
+        self.counters.stored()
+        if self._events.wanted:
+            self._events.emit(AnswerStored(key=key, size=size))
+
+    def dropped(self, call: Call, why: str, outcome: Outcome) -> None:
+        """An answer reached its caller and was not written."""
+        outcome.stored = False
+        outcome.not_stored = why
+        self.counters.dropped(why)
+        if self._events.wanted:
+            self._events.emit(AnswerDropped(key=call.decision.key, reason=why))
+
+    def hit(self, call: Call, status: Status, reason: str, found: Found) -> Reply:
+        meta = found.entry.meta
+        outcome = self.told(
+            call,
+            status,
+            reason,
+            age=found.age,
+            ttl=found.ttl,
+            tier=found.tier,
+            usage=meta.usage,
+            saved=meta.latency,
+        )
+        return Reply(outcome=outcome, entry=found.entry)
+
+    def followed(self, call: Call, entry: Entry) -> Reply:
+        meta = entry.meta
+        now = self._clock()
+        outcome = self.told(
+            call, "coalesced", "shared a call",
+            age=max(0.0, now - meta.created_at),
+            ttl=None if meta.expires_at is None else meta.expires_at - now,
+            usage=meta.usage,
+            saved=meta.latency,
+        )  # fmt: skip
+        return Reply(outcome=outcome, entry=entry)
+
+    def told(
+        self,
+        call: Call,
+        status: Status,
+        reason: str,
+        *,
+        age: float | None = None,
+        ttl: float | None = None,
+        tier: str = "",
+        usage: dict[str, int] | None = None,
+        saved: float = 0.0,
+        stored: bool | None = False,
+        not_stored: str = "",
+    ) -> Outcome:
+        decision = call.decision
+        outcome = Outcome(
+            status=status,
+            reason=reason,
+            key=decision.key,
+            age=age,
+            ttl=ttl,
+            tier=tier,
+            model=decision.model,
+            surface=decision.surface.name,
+            usage={} if usage is None else usage,
+            seconds=time.perf_counter() - call.started,
+            saved=saved,
+            stored=stored,
+            not_stored=not_stored,
+        )
+        self.counters.outcome(outcome)
+        note(outcome)
+        if self._events.wanted:
+            self._events.emit(CallDone(outcome=outcome))
+        return outcome

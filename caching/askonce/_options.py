@@ -1,0 +1,53 @@
+"""The Cache's options that are more than a value: the store and the secret."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from askonce._clock import Clock
+from askonce._errors import ConfigurationError, not_allowed
+from askonce.stores.protocol import Store
+from askonce.stores.tiered import TieredStore
+from askonce.stores.urls import open_store
+
+StoreSpec: TypeAlias = "str | Store | Sequence[str | Store] | None"
+
+
+def read_secret(secret: object) -> bytes | None:
+    """The secret as bytes."""
+    if secret is None:
+        return None
+    found = secret.encode() if isinstance(secret, str) else secret
+    if not isinstance(found, bytes) or len(found) < 16:  # noqa: PLR2004
+        raise ConfigurationError(
+            "secret is not allowed; allowed: None, or bytes or text of at least 16 bytes"
+        )
+    return found
+
+
+def read_stores(spec: StoreSpec, clock: Clock) -> list[Store]:
+    """The tiers, front first; a TieredStore's own tiers are taken apart, so that each is guarded alone."""
+    if spec is None:
+        spec = os.environ.get("ASKONCE_STORE") or ("memory://", "disk://")
+    if isinstance(spec, str):
+        # The environment has one line: tiers are separated by spaces there.
+        spec = spec.split() or [spec]
+    elif not isinstance(spec, Sequence):
+        spec = [spec]
+    found: list[Store] = []
+    for one in spec:
+        if isinstance(one, TieredStore):
+            found += one.tiers
+        elif isinstance(one, str):
+            found.append(open_store(one, clock))
+        elif all(callable(getattr(one, name, None)) for name in ("get", "set", "delete", "scan")):
+            found.append(one)
+        else:
+            raise not_allowed("store", one, "a URL, a Store, or a list of them, front tier first")
+    if not found:
+        raise ConfigurationError(
+            "store=[] is not allowed; allowed: a URL, a Store, or a list of at least one"
+        )
+    return found
