@@ -92,5 +92,5 @@ class Admin:
                 expires = entry.meta.expires_at
                 fresh = expires is None or expires > self._clock()
                 return Explanation(verdict="hit" if fresh else "expired", key=decision.key)
-        near, told = await nearest(tiers, decision, request, body, self._settings, self._seal)
+        near, told = await nearest(tiers, decision, request, body, settings=self._settings, seal=self._seal)
         return Explanation(verdict="miss", key=decision.key, nearest=near, differences=told)

@@ -11,10 +11,8 @@ A body is one of three kinds:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Any, Literal, cast
 
 import orjson
@@ -82,6 +80,8 @@ def parse(content_type: str, raw: bytes) -> Body:
 
 def _is_faithful(raw: bytes) -> bool:
     """True when reading this JSON into Python values loses nothing that a provider could see."""
+    import json  # noqa: PLC0415 - SDKs send compact JSON, which never comes here
+
     try:
         json.loads(
             raw.decode(),
@@ -105,6 +105,8 @@ def _fits_64_bits(digits: str) -> None:
 
 
 def _fits_a_double(digits: str) -> None:
+    from decimal import Decimal  # noqa: PLC0415
+
     # Decimal arithmetic raises an ArithmeticError only when asked to compute; comparing is exact.
     if Decimal(digits) != Decimal(repr(float(digits))):
         raise ValueError

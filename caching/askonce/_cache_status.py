@@ -11,6 +11,9 @@ _FORWARDED = {"not stored": "uri-miss", "expired": "stale", "refresh": "request"
 
 def cache_status(outcome: Outcome) -> str:
     """One list member for `outcome`, such as `askonce; hit; ttl=3540; key="default:9f..."`."""
+    if outcome.status == "hit" and outcome.ttl is not None:  # the common case, in one go
+        key, tier = _quoted(outcome.key), _quoted(outcome.tier)
+        return f'askonce; hit; ttl={math.floor(outcome.ttl)}; key="{key}"; detail="{tier}"'
     parts = ["askonce"]
     if outcome.status in {"hit", "stale", "semantic"}:
         parts.append("hit")
@@ -37,5 +40,7 @@ def cache_status(outcome: Outcome) -> str:
 
 def _quoted(text: str) -> str:
     """An sf-string holds printable ASCII only (RFC 8941 section 3.3.3)."""
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+        return text
     safe = "".join(char if " " <= char <= "~" else "?" for char in text)
     return safe.replace("\\", "\\\\").replace('"', '\\"')

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
@@ -67,7 +66,9 @@ class Decision:
         """When an answer created now stops being fresh, and when even its stale windows end."""
         if self.ttl is None:
             return None, None
-        shortened = self.ttl * (1.0 - self.terms.jitter * random.random())  # noqa: S311 - spread, not secrecy
+        from random import random  # noqa: PLC0415 - only when something is stored
+
+        shortened = self.ttl * (1.0 - self.terms.jitter * random())  # noqa: S311 - spread, not secrecy
         expires = now + shortened
         return expires, expires + max(self.stale_while_revalidate, self.stale_if_error)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -129,4 +128,6 @@ def warn(part: str, message: str, *details: object) -> None:
         _last[said] = now
     finally:
         _lock.release()
+    import logging  # noqa: PLC0415 - most programs never need it from us
+
     logging.getLogger(f"askonce.{part}").warning(message, *details)

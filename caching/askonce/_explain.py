@@ -48,7 +48,13 @@ class Explanation:
 
 
 async def nearest(
-    tiers: Tiers, decision: Decision, request: Request, body: Body, settings: Settings, seal: Seal | None
+    tiers: Tiers,
+    decision: Decision,
+    request: Request,
+    body: Body,
+    *,
+    settings: Settings,
+    seal: Seal | None,
 ) -> tuple[str, tuple[str, ...]]:
     """The stored entry of the same surface that differs in the fewest parts, and those parts.
 

@@ -149,7 +149,8 @@ _families: dict[str, Family] = {}
 
 def asked(request: Any, body: bytes) -> Request:
     """The neutral Request of an httpx request and its body."""
-    return Request(request.method, str(request.url), tuple(request.headers.raw), body)
+    headers = tuple([(name.lower(), value) for name, value in request.headers.raw])
+    return Request(request.method, str(request.url), headers, body)
 
 
 def patience_of(request: Any) -> float | None:

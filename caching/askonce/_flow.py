@@ -30,6 +30,7 @@ from askonce._exchange import AsyncExchange, Exchange, Opened, RawHeaders, Reply
 from askonce._explain import nearest
 from askonce._faces import Face
 from askonce._flights import Flight, Flights, State
+from askonce._hot import Hot
 from askonce._keeper import Keeper
 from askonce._ledger import Ledger
 from askonce._outcome import Outcome
@@ -54,6 +55,7 @@ class Flow:
         self._ledger = ledger
         self._seal = seal
         self._coalesce = coalesce
+        self._hot = Hot(seal)
         self._keeper = Keeper(settings=settings, clock=clock, flights=self.flights, ledger=ledger, seal=seal)
 
     async def run(self, face: Face, exchange: Exchange | AsyncExchange, said: Control) -> Reply:
@@ -94,7 +96,7 @@ class Flow:
         if stored is None:
             return None
         try:
-            entry = _codec.decode(key, stored.value, self._seal)
+            entry = self._hot.decode(key, stored.value)
         except _codec.Undecodable as error:
             self._ledger.corrupt(key, str(error))
             await call.face.tiers.delete(key)
@@ -179,7 +181,7 @@ class Flow:
             return self._stream(call, opened, flight, asked, reason)
         outcome = self._ledger.told(call, "miss", reason, stored=False)
         entry, why = self._keeper.judge(call, opened.headers, opened.body, asked, framed=opened.framed)
-        outcome.usage = entry.meta.usage
+        outcome.usage = dict(entry.meta.usage)
         await self._keeper.conclude(call, flight, entry, why, outcome)
         return Reply(outcome=outcome, native=opened.native)
 
@@ -202,7 +204,7 @@ class Flow:
                 self._ledger.dropped(call, recorder.reason, outcome)
                 return
             entry, why = self._keeper.judge(call, opened.headers, recorder.body, asked, framed=True)
-            outcome.usage = entry.meta.usage
+            outcome.usage = dict(entry.meta.usage)
             await self._keeper.conclude(call, flight, entry, why, outcome)
 
         assert opened.source is not None and opened.close is not None  # noqa: PT018, S101 - a live response has both
@@ -276,7 +278,12 @@ class Flow:
         differences: tuple[str, ...] = ()
         try:
             _, differences = await nearest(
-                call.face.tiers, call.decision, call.request, call.body, self.settings, self._seal
+                call.face.tiers,
+                call.decision,
+                call.request,
+                call.body,
+                settings=self.settings,
+                seal=self._seal,
             )
         except Exception as error:  # noqa: BLE001 - a store that cannot list still gives a clear miss
             warn("flow", "could not look for the nearest entry: %s", type(error).__name__)

@@ -49,7 +49,7 @@ class Ledger:
             age=found.age,
             ttl=found.ttl,
             tier=found.tier,
-            usage=meta.usage,
+            usage=dict(meta.usage),
             saved=meta.latency,
         )
         return Reply(outcome=outcome, entry=found.entry)
@@ -61,7 +61,7 @@ class Ledger:
             call, "coalesced", "shared a call",
             age=max(0.0, now - meta.created_at),
             ttl=None if meta.expires_at is None else meta.expires_at - now,
-            usage=meta.usage,
+            usage=dict(meta.usage),
             saved=meta.latency,
         )  # fmt: skip
         return Reply(outcome=outcome, entry=entry)

@@ -7,6 +7,7 @@ is told in one line, with the command that installs it.
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
 __all__ = ["main"]
 
@@ -16,13 +17,12 @@ def main() -> None:
 
     0: done; 1: it did not work; 2: it was called wrongly, or an extra is not installed.
     """
-    try:
-        import rich  # noqa: F401, PLC0415 - looked for here, used further in
-        import typer  # noqa: F401, PLC0415
-    except ImportError as error:
-        package = (error.name or "typer").partition(".")[0]
-        sys.stderr.write(f'askonce needs the package {package!r}: pip install "askonce[cli]"\n')
-        sys.exit(2)
-    from askonce_cli._app import run  # noqa: PLC0415
+    for package in ("typer", "rich"):
+        try:
+            import_module(package)
+        except ImportError:
+            sys.stderr.write(f'askonce needs the package {package!r}: pip install "askonce[cli]"\n')
+            sys.exit(2)
+    from askonce_cli._app import run  # noqa: PLC0415 - it needs the extra
 
     run()

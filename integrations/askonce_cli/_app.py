@@ -7,7 +7,8 @@ import json
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Annotated, Any, NoReturn
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,6 +16,7 @@ from rich.text import Text
 
 from askonce import ConfigurationError, __version__
 from askonce.doors import missing_extra
+from askonce_cli._errors import CommandError
 
 app = typer.Typer(
     name="askonce",
@@ -84,32 +86,24 @@ def demo(
 
     Exit status 1: the promise did not hold, or the provider gave no answer. 2: see `main`.
     """
-    _need("openai", "wrapt", extra="openai", what="askonce demo")
-    from askonce_cli._demo import run_demo  # noqa: PLC0415 - it needs the extra
-    from askonce_cli._show import figures, show  # noqa: PLC0415
-    from askonce_cli._troubles import DemoError  # noqa: PLC0415
+    with _one_line_for_errors(as_json=json_), _status(Console(stderr=True)) as progress:
+        progress("loading the OpenAI SDK")
+        _need("wrapt", "openai", extra="openai", what="askonce demo")
+        from askonce_cli._demo import run_demo  # noqa: PLC0415 - it needs the extra
+        from askonce_cli._show import figures, show  # noqa: PLC0415
 
-    out = Console()
-    try:
-        with _status(Console(stderr=True)) as progress:
-            report = run_demo(
-                # As in ASKONCE_STORE, one text may name several tiers.
-                stores=[url for text in store or () for url in text.split()],
-                model=model,
-                embedding_model=embedding_model,
-                keep=keep,
-                progress=progress,
-            )
-    except ConfigurationError as error:
-        _fail(str(error), 2)
-    except DemoError as error:
-        if json_:
-            _write_json({"ok": False, "problems": [str(error)]})
-        _fail(str(error), 1)
+        report = run_demo(
+            # As in ASKONCE_STORE, one text may name several tiers.
+            stores=[url for text in store or () for url in text.split() or [text]],
+            model=model,
+            embedding_model=embedding_model,
+            keep=keep,
+            progress=progress,
+        )
     if json_:
         _write_json(figures(report))
     else:
-        show(report, out)
+        show(report, Console())
     if report.problems:
         for problem in report.problems:
             sys.stderr.write(f"askonce demo: {problem}\n")
@@ -117,18 +111,27 @@ def demo(
 
 
 def _need(*packages: str, extra: str, what: str) -> None:
-    """Leave with the command that installs an extra, when one of its packages is missing."""
+    """Raise ConfigurationError with the command that installs an extra, if a package of it is missing."""
     for package in packages:
         try:
-            __import__(package)
-        except ImportError:
-            _fail(str(missing_extra(package, extra, what)), 2)
+            import_module(package)
+        except ImportError as error:
+            raise missing_extra(package, extra, what) from error
 
 
-def _fail(text: str, code: int) -> NoReturn:
-    """One line on stderr, never folded or coloured, and out."""
-    sys.stderr.write(f"askonce: {text}\n")
-    raise typer.Exit(code)
+@contextmanager
+def _one_line_for_errors(*, as_json: bool) -> Generator[None]:
+    """Leave with one line on stderr, never folded or coloured, and 1 or, when called wrongly, 2."""
+    try:
+        yield
+    except ConfigurationError as error:
+        sys.stderr.write(f"askonce: {error}\n")
+        raise typer.Exit(2) from error
+    except CommandError as error:
+        if as_json:
+            _write_json({"ok": False, "problems": [str(error)]})
+        sys.stderr.write(f"askonce: {error}\n")
+        raise typer.Exit(1) from error
 
 
 def _write_json(value: dict[str, Any]) -> None:

@@ -17,7 +17,8 @@ from openai.types import CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from askonce import Cache, Outcome, Stats, track
-from askonce_cli._troubles import DemoError, is_providers, told
+from askonce_cli._errors import CommandError
+from askonce_cli._troubles import is_providers, told
 from askonce_openai import disable_cache, enable_cache
 
 AskName: TypeAlias = Literal["chat", "async chat", "stream", "embedding"]
@@ -117,14 +118,16 @@ class Session:
         self._async_client = async_client
         self._plan = plan
         self._runner = asyncio.Runner()
-        # The SDK loads its resources when they are first touched, which is no time of the ask.
+        # The loop and the SDK's resources come into being when they are first touched: no time of an ask.
+        self._runner.get_loop()
         _ = client.chat.completions, client.embeddings, async_client.chat.completions
 
     @property
     def host(self) -> str:
         """Where the provider is, without anything secret."""
         url = self._client.base_url
-        return url.host if url.port is None else f"{url.host}:{url.port}"
+        host = url.host or "no host at all"
+        return host if url.port is None else f"{host}:{url.port}"
 
     def close(self) -> None:
         """Close what belongs to the event loop, and the loop."""
@@ -143,7 +146,7 @@ class Session:
             What is noted, and the answer as plain values, to compare.
 
         Raises:
-            DemoError: when the provider does not answer.
+            CommandError: when the provider does not answer.
         """
         with track() as outcomes:
             started = perf_counter()
@@ -156,7 +159,7 @@ class Session:
             took = perf_counter() - started
         plain = _plain(answer)
         if plain is None:
-            raise DemoError(
+            raise CommandError(
                 f"{self.host} answered something that is no {ask.title.lower()}; check OPENAI_BASE_URL"
             )
         return _noted(ask, turn, outcomes, plain, took=took, first_chunk=first_chunk), plain
@@ -202,7 +205,7 @@ def session(plan: Plan) -> Generator[Session]:
     """Enable the cache in this process, for as long as the block lasts.
 
     Raises:
-        DemoError: when no client can be made.
+        CommandError: when no client can be made.
         ConfigurationError: for a store URL that is none.
     """
     options: dict[str, Any] = {"base_url": plan.base_url, "api_key": plan.api_key, "timeout": _PATIENCE}
@@ -220,7 +223,9 @@ def session(plan: Plan) -> Generator[Session]:
                 **options, http_client=openai.DefaultAsyncHttpxClient(**transport) if plan.local else None
             )
         except openai.OpenAIError as error:
-            raise DemoError("no client for the provider can be made; check the OPENAI_* variables") from error
+            raise CommandError(
+                "no client for the provider can be made; check the OPENAI_* variables"
+            ) from error
         made = Session(client, async_client, plan)
         stack.callback(made.close)
         yield made

@@ -11,22 +11,24 @@ import os
 import subprocess
 import sys
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 from askonce_cli._asks import ASKS, Answered, Plan, session
-from askonce_cli._troubles import DemoError
+from askonce_cli._errors import CommandError
+
+_MODULE: Final = "askonce_cli._child"
 
 
 def ask_in_new_process(plan: Plan) -> list[Answered]:
     """Start the new process and wait for what it noted.
 
     Raises:
-        DemoError: when it did not get its answers.
+        CommandError: when it did not get its answers.
     """
     # It shall import what this process does, and nothing that happens to lie in the current folder.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "askonce_cli._child"],
+        [sys.executable, "-P", "-m", _MODULE],
         input=json.dumps(asdict(plan)),
         env=environment,
         capture_output=True,
@@ -38,10 +40,10 @@ def ask_in_new_process(plan: Plan) -> list[Answered]:
         said: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise DemoError(f"the new process failed: {last}") from None
+        raise CommandError(f"the new process failed: {last}") from None
     sys.stderr.write(done.stderr)
     if "error" in said:
-        raise DemoError(f"in the new process, {said['error']}")
+        raise CommandError(f"in the new process, {said['error']}")
     return [Answered(**one) for one in said["asked"]]
 
 
@@ -52,7 +54,7 @@ def _main() -> None:
     try:
         with session(plan) as asking:
             said: dict[str, Any] = {"asked": [asdict(asking.ask(ask, "new process")[0]) for ask in ASKS]}
-    except DemoError as error:
+    except CommandError as error:
         said = {"error": str(error)}
     sys.stdout.write(json.dumps(said))
 

@@ -65,7 +65,7 @@ def run_demo(
         progress: is told what is going on, a short text at a time.
 
     Raises:
-        DemoError: when the provider does not answer.
+        CommandError: when the provider does not answer.
         ConfigurationError: for a store URL that is none.
     """
     with ExitStack() as stack:
@@ -110,7 +110,7 @@ def run_demo(
             asked=tuple(asked),
             provider_calls=calls,
             different=frozenset(different),
-            problems=_problems(asked, different, calls),
+            problems=_problems(plan, asked, different, calls),
         )
 
 
@@ -149,7 +149,7 @@ def _placeholder_key(fake: FakeProvider | None) -> str | None:
     return None
 
 
-def _problems(asked: list[Answered], different: set[int], calls: int) -> tuple[str, ...]:
+def _problems(plan: Plan, asked: list[Answered], different: set[int], calls: int) -> tuple[str, ...]:
     titles = {ask.name: f"{ask.title} by {ask.door}" for ask in ASKS}
     unstored = {one.ask: one.not_stored for one in asked if one.turn == "first"}
     found: list[str] = []
@@ -157,6 +157,8 @@ def _problems(asked: list[Answered], different: set[int], calls: int) -> tuple[s
         what = f"{titles[one.ask]}, {one.turn}"
         if one.turn != "first" and one.provider_calls:
             why = unstored[one.ask] or one.reason
+            if one.turn == "new process" and all(url.startswith("memory:") for url in plan.stores):
+                why = "memory:// ends with its process; name a store that lasts"
             found.append(f"{what}: asked the provider again ({why})")
         elif place in different:
             found.append(f"{what}: the answer differs from the first one")

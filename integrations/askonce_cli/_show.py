@@ -137,7 +137,7 @@ def _streams(asked: Sequence[Answered]) -> str:
     if first is None or again is None:
         return ""
     return (
-        f"Stream: first chunk after {milliseconds(first.first_chunk or 0.0)} from the {first.source}, "
+        f"Stream: first chunk after {milliseconds(first.first_chunk or 0.0)} from {first.source}, "
         f"{milliseconds(again.first_chunk or 0.0)} from {again.source}"
     )
 

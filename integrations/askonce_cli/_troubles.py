@@ -8,12 +8,9 @@ from typing import Any, Final, cast
 import openai
 
 from askonce import AskOnceError
+from askonce_cli._errors import CommandError
 
 _LONGEST: Final = 300
-
-
-class DemoError(Exception):
-    """The demo cannot go on; the text is one line for the person at the terminal."""
 
 
 def is_providers(error: Exception) -> bool:
@@ -25,7 +22,7 @@ def is_providers(error: Exception) -> bool:
     return isinstance(error, (openai.OpenAIError, ValueError)) or type(error).__module__.startswith("httpx")
 
 
-def told(error: Exception, host: str) -> DemoError:
+def told(error: Exception, host: str) -> CommandError:
     """The line for an error of the SDK.
 
     Args:
@@ -54,7 +51,7 @@ def told(error: Exception, host: str) -> DemoError:
             text = (
                 f"the answer of the provider at {host} broke off or cannot be read ({type(error).__name__})"
             )
-    return DemoError(text)
+    return CommandError(text)
 
 
 def _status(error: openai.APIStatusError, host: str) -> str:

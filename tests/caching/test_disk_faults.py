@@ -72,7 +72,8 @@ def in_child(work):
 
 
 def succeeded(*pids):
-    return all([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0 for pid in pids])
+    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]  # waits for all of them
+    return not any(codes)
 
 
 def write_for_ever(store, seed):
@@ -272,12 +273,13 @@ def use(store):
             left += 1
             assert is_value_of(f"key:{number:03}", stored.value)
             assert stored.expires_at in (None, 4e9)
-    for number in range(150):
-        store.set(f"new:{number}", value_of(f"new:{number}", 3000), None)
+    for number in range(40):
+        store.set(f"new:{number}", value_of(f"new:{number}", 6000), None)
     store.delete(*(f"key:{number:03}" for number in range(150)))
     assert list(store.scan("key:")) == []
-    assert store.get("new:149") is not None
     assert wrong_values(store) == []
+    store.set("last", value_of("last", 3000), None)  # `new:...` may be lost, if damage was found after them
+    assert store.get("last") is not None
     assert store.ping().ok
     return left
 
@@ -303,6 +305,10 @@ def overwrite(offset, replacement):
     return damage
 
 
+def flip(offset):
+    return lambda content: overwrite(offset, bytes([content[offset] ^ 4]))(content)
+
+
 def test_damage_anywhere_in_the_file_is_no_error_and_no_wrong_value(sound, tmp_path):
     size = (sound / "entries-000001.sqlite3").stat().st_size
     chance = random.Random(4)
@@ -313,11 +319,8 @@ def test_damage_anywhere_in_the_file_is_no_error_and_no_wrong_value(sound, tmp_p
     page_heads = [
         overwrite(page * 4096 + place, chance.randbytes(4)) for page in range(6) for place in (0, 3, 8)
     ]
-    anywhere = [overwrite(chance.randrange(size - 64), chance.randbytes(64)) for _ in range(30)]
-    bits = [
-        lambda content, place=chance.randrange(size): overwrite(place, bytes([content[place] ^ 4]))(content)
-        for _ in range(30)
-    ]
+    anywhere = [overwrite(chance.randrange(size - 64), chance.randbytes(64)) for _ in range(15)]
+    bits = [flip(chance.randrange(size)) for _ in range(15)]
     for store in damaged_copies(sound, tmp_path, [*header, *page_heads, *anywhere, *bits]):
         use(store)
 

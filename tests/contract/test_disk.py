@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sqlite3
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
-from askonce import ConfigurationError
+from askonce import ConfigurationError, StoreError
 from askonce.stores.disk import DiskStore
 from askonce.testing import ManualClock, StoreContract
 
@@ -65,9 +67,8 @@ def test_constructing_touches_nothing(folder):
 def test_importing_the_store_does_not_import_sqlite():
     code = "import sys; import askonce.stores.disk; sys.exit('sqlite3' in sys.modules)"
     source = str(Path(sys.modules["askonce"].__file__).parents[1])
-    assert (
-        subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": source}).returncode == 0
-    )
+    ran = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": source}, check=False)
+    assert ran.returncode == 0
 
 
 def test_only_the_owner_may_read_the_folder_and_its_files(store, folder):
@@ -106,11 +107,11 @@ def test_the_total_stays_under_the_bound_at_every_moment(store, folder):
     assert store.get("key:00599") is not None
 
 
-@pytest.mark.parametrize("size", [0, 10, 700, 2100, 50_000])
+@pytest.mark.parametrize("size", [0, 700, 2100, 50_000])
 def test_the_file_stays_near_the_bound_whatever_the_size_of_values(folder, size):
     bound = 512 * KIB
     store = DiskStore(folder, max_bytes=bound, timeout=5.0)
-    for start in range(0, 3 * bound, 500 * (size + 70)):
+    for start in range(0, 2 * bound, 500 * (size + 70)):
         store.set_many((f"{start}:{number:060}", bytes(size), None) for number in range(500))
     store.close()  # and the write-ahead log is gone
     assert size_on_disk(folder) < 1.25 * bound + 1.3 * 1024 * KIB
@@ -222,11 +223,20 @@ def test_close_closes_the_connections_of_other_threads(store):
         thread.start()
     ready.wait()
     store.close()
-    links = [os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+    links = [str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
     assert not [link for link in links if "entries-" in link]
     done.set()
     for thread in threads:
         thread.join()
+
+
+def test_a_store_forgotten_without_close_warns_of_nothing(folder):
+    store = DiskStore(folder)
+    store.set("key", b"value", None)
+    cycle = [store]
+    cycle.append(cycle)
+    del store, cycle
+    gc.collect()  # Python 3.13 warns of connections nobody closed; warnings are errors here
 
 
 def test_a_writer_that_waits_too_long_gets_an_error_in_time(folder):
@@ -234,10 +244,6 @@ def test_a_writer_that_waits_too_long_gets_an_error_in_time(folder):
     store.set("key", b"value", None)
     other = sqlite3.connect(folder / "entries-000001.sqlite3", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    from time import monotonic
-
-    from askonce import StoreError
-
     started = monotonic()
     with pytest.raises(StoreError, match="locked"):
         store.set("key", b"new", None)
@@ -265,9 +271,9 @@ def test_ping_reports_figures_and_a_nearly_full_store(store, folder):
 
 def test_ping_warns_when_the_disk_has_less_room_than_the_store_may_take(folder, monkeypatch):
     import shutil
-    from collections import namedtuple
+    from types import SimpleNamespace
 
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: namedtuple("usage", "free")(1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     store = DiskStore(folder)
     assert any("free" in warning for warning in store.ping().warnings)
     store.close()

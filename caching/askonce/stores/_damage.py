@@ -43,7 +43,7 @@ def diagnose(error: Exception) -> Trouble | None:
 
     if isinstance(error, sqlite3.Error):
         return _of_sqlite(getattr(error, "sqlite_errorcode", 0), str(error))
-    if isinstance(error, Damaged):
+    if isinstance(error, (Damaged, UnicodeDecodeError)):  # the latter: an error text with a broken name in it
         return Trouble.DAMAGED
     if isinstance(error, OSError):
         return Trouble.GONE if isinstance(error, FileNotFoundError) else Trouble.UNUSABLE

@@ -17,7 +17,7 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING
 
-from askonce.stores._linked import new_ring
+from askonce.stores._linked import new_slot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,8 +46,8 @@ class ExpiryWheel:
     def __init__(self, now: float) -> None:
         self.tick = math.floor(now)
         self.pending: deque[Entry] = deque()
-        self._dials = [[new_ring() for _ in range(_SLOTS)] for _ in range(_DIALS)]
-        self._never = new_ring()
+        self._dials = [[new_slot() for _ in range(_SLOTS)] for _ in range(_DIALS)]
+        self._never = new_slot()
 
     def __iter__(self) -> Iterator[Entry]:
         """Every entry on the wheel, in no useful order; for tests."""
@@ -90,7 +90,7 @@ class ExpiryWheel:
                 slot = position & (_SLOTS - 1)
                 ring = dial[slot]
                 if ring.next is not ring:
-                    dial[slot] = new_ring()
+                    dial[slot] = new_slot()
                     # Entries of the first dial have certainly run out, those of the others perhaps.
                     put = self.pending.append if index else self.pending.appendleft
                     put(ring)

@@ -43,8 +43,19 @@ class Entry:
         self.uses = 0
 
 
-def new_ring() -> Entry:
-    """An empty ring, good for either purpose: first in it is `after` or `next`, last is `before` or `prev`."""
+# A ring gets the one pair of links that it is used by: the other would tie it to itself, and keep what hangs
+# on it alive until the next garbage collection.
+
+
+def new_queue() -> Entry:
+    """An empty ring for `before` and `after`: its `after` is the first, its `before` the last."""
     ring = Entry("", b"", None, True)
-    ring.before = ring.after = ring.prev = ring.next = ring
+    ring.before = ring.after = ring
+    return ring
+
+
+def new_slot() -> Entry:
+    """An empty ring for `prev` and `next`."""
+    ring = Entry("", b"", None, True)
+    ring.prev = ring.next = ring
     return ring

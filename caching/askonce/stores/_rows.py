@@ -115,7 +115,7 @@ def read_totals(connection: sqlite3.Connection) -> Totals:
     row: tuple[int, int, int] | None = connection.execute(
         "SELECT bytes, entries, hand FROM totals"
     ).fetchone()
-    if row is None:
+    if row is None or not all(type(figure) is int for figure in row):
         raise Damaged("the totals are missing")
     return Totals(*row)
 
@@ -180,6 +180,8 @@ def _sieve(connection: sqlite3.Connection, wanted: int, hand: int) -> None:
         doomed: list[tuple[int]] = []
         marked: list[tuple[int]] = []
         for id_, size, used in rows:
+            if type(size) is not int:
+                raise Damaged("a row without a size")
             hand = id_
             if used and spared < _SPARED:
                 spared += 1

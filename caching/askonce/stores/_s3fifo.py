@@ -28,13 +28,17 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING
 
-from askonce.stores._linked import Entry, new_ring
+from askonce.stores._linked import Entry, new_queue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ENTRY_OVERHEAD = 400
-"""Bytes an entry takes beyond the characters of its key and the bytes of its value."""
+ENTRY_OVERHEAD = 350
+"""Bytes an entry takes beyond the characters of its key and the bytes of its value.
+
+Measured as growth of the process (CPython 3.11, 64 bits, 176,000 entries with an expiry of their own, after
+twice as many evictions): 285 to 350, by how full the dictionary happens to be.
+"""
 
 MAX_USES = 3
 """Where the counter stops (two bits in the paper): a key once loved leaves within three rounds."""
@@ -58,10 +62,11 @@ class S3Fifo:
         self.bytes = 0
         self.small_bytes = 0
         self.small_count = 0
-        self._small = new_ring()
-        self._main = new_ring()
+        self._small = new_queue()
+        self._main = new_queue()
         # The ghost is a table of hashes in which the latest to leave takes the place of who was there: 8 to
-        # 16 bytes a key. Keeping its exact order as well takes 140, and gains nothing that can be measured.
+        # 16 bytes a key. Keeping exact order takes 140, and gains at most 0.7 points of hit ratio. One to two
+        # cells per entry is the best size, too: on Zipf traces twice as many lose 0.3 to 1 point.
         self._ghost = array("q", [0])
         self._ghost_mask = 0
 
@@ -143,8 +148,8 @@ class S3Fifo:
     def evict(self, spare: Entry, by_count: bool) -> None:
         """Take out the entry that is least worth keeping.
 
-        The search is bounded, to keep the longest stall of an event loop in microseconds: if everything
-        it meets has been used, the oldest of those goes.
+        The search is bounded, to keep the longest stall of an event loop in microseconds. If everything it
+        meets has been used, the youngest in small goes: nothing speaks for it yet, and the ghost remembers.
 
         Args:
             spare: an entry to leave alone, the one that needs the room; there must be others.
@@ -167,7 +172,9 @@ class S3Fifo:
                 break
             self._requeue(entry)
         else:
-            entry = next(entry for entry in self if entry is not spare)
+            entry = small.before if small.before is not spare else spare.before
+            if entry is small:
+                entry = main.after if main.after is not spare else spare.after
         self.remove(entry)
         if not entry.in_main:
             if len(self.entries) > self._ghost_mask:

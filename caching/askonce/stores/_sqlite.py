@@ -254,11 +254,7 @@ class Database:
             raise error
         if trouble is not Trouble.BUSY:
             slot.drop()
-        if (
-            trouble is Trouble.READ_ONLY
-            and slot.path
-            and all(os.access(path, os.W_OK) for path in (slot.path, slot.path.parent))
-        ):
+        if trouble is Trouble.READ_ONLY and slot.path is not None and _may_write(slot.path):
             trouble = Trouble.DAMAGED
         if trouble is Trouble.DAMAGED and attempts <= _REPLACEMENTS:
             self._replace(slot.source, error)
@@ -298,3 +294,7 @@ class Database:
 
 def _wait_at_most(connection: sqlite3.Connection, seconds: float) -> None:
     connection.execute(f"PRAGMA busy_timeout={max(0, int(seconds * 1000))}").close()
+
+
+def _may_write(path: Path) -> bool:
+    return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)

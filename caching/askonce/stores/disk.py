@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from askonce._clock import Clock, wall
 from askonce._errors import StoreError, not_allowed
 from askonce.stores import _rows
+from askonce.stores._damage import Damaged
 from askonce.stores._sqlite import Database
 from askonce.stores.protocol import Health, Item, Stored
 
@@ -37,6 +38,7 @@ _NOTES = 64
 """Reads noted in memory until the next write."""
 _HOUSEWORK_EVERY = 64
 """Writes of this process between two looks for expired rows."""
+_EXPIRIES = (float, type(None))
 _NEARLY_FULL = 0.9
 _LARGEST = 900 << 20
 """Bytes of one value, at most: SQLite ends at 10**9."""
@@ -244,12 +246,15 @@ class DiskStore:
                 _rows.put(connection, row)
 
     def _delete(self, connection: sqlite3.Connection, keys: Sequence[str]) -> int:
-        now = self._clock()
-        there: list[tuple[float | None]] = _find(connection, "expires_at", keys)
-        connection.execute(f"DELETE FROM entries WHERE key IN ({_marks(keys)})", keys)  # noqa: S608
-        if there:
+        there = f"FROM entries WHERE key IN ({_marks(keys)})"
+        alive = "(expires_at IS NULL OR expires_at > ?)"
+        live: int = connection.execute(
+            f"SELECT count(*) {there} AND {alive}",
+            (*keys, self._clock()),
+        ).fetchone()[0]
+        if connection.execute(f"DELETE {there}", keys).rowcount:
             _rows.give_back(connection)
-        return sum(expires_at is None or now < expires_at for (expires_at,) in there)
+        return live
 
 
 def _batches(keys: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -277,7 +282,10 @@ def _next_keys(
 ) -> list[tuple[str, float | None]]:
     comparison, bound = (">=", prefix) if last is None else (">", last)
     query = f"SELECT key, expires_at FROM entries WHERE key {comparison} ? ORDER BY key LIMIT ?"  # noqa: S608
-    return connection.execute(query, (bound, _SCAN_AT_ONCE)).fetchall()
+    rows: list[tuple[str, float | None]] = connection.execute(query, (bound, _SCAN_AT_ONCE)).fetchall()
+    if not all(type(key) is str and type(expires_at) in _EXPIRIES for key, expires_at in rows):
+        raise Damaged("a row of the wrong types")
+    return rows
 
 
 def _remove_spoiled(connection: sqlite3.Connection, key: str, checksum: object) -> None:

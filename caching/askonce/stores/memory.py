@@ -36,7 +36,7 @@ class MemoryStore:
     starts with a copy of what the parent had.
 
     Args:
-        max_bytes: room for all entries, in bytes: characters of the key, bytes of the value, and 448 bytes
+        max_bytes: room for all entries, in bytes: characters of the key, bytes of the value, and 350 bytes
             for the bookkeeping of an entry, which makes the sum close to what the process really uses.
         max_entries: how many entries to keep at most.
         clock: seconds since the epoch, for expiry.
@@ -195,7 +195,7 @@ class MemoryStore:
         # finish here. Starting empty is the one state that is surely whole.
         if self._lock.locked():
             self._queue = S3Fifo()
-            self._wheel = ExpiryWheel(self._clock())
+            self._wheel = ExpiryWheel(self._wheel.tick)
         self._lock = threading.Lock()
 
     def _reap(self, now: float) -> bool:

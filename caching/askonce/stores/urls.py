@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 from urllib.parse import parse_qsl, unquote
-from urllib.request import url2pathname
 
 from askonce._clock import Clock
 from askonce._errors import ConfigurationError
@@ -96,5 +95,5 @@ def _place_of(place: str) -> str:
     r"""The file path in a URL; on Windows `/C:/folder` means `C:\folder`."""
     path = unquote(place)
     if os.name == "nt" and path[:1] == "/" and path[2:3] == ":":
-        return url2pathname(path)
+        return path[1:]
     return path

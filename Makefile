@@ -1,0 +1,54 @@
+# make demo   sets up and runs the main job: `askonce demo`
+# make test   sets up and runs the whole test-suite
+# make lint   ruff, mypy, pyright, import-linter
+# make bench  measures; writes tests/benchmarks/RESULTS.md
+# make wheel  builds the wheel and runs the tests against it, sources absent
+
+PYTHON ?= python3
+VENV   ?= .venv
+RUN    ?= -m pytest
+ARGS   ?=
+
+export PYTHON
+bin := $(VENV)/bin
+
+.PHONY: demo test lint format bench wheel clean help
+
+help:
+	@sed -n 's/^# //p' $(firstword $(MAKEFILE_LIST))
+
+# Each environment is made again when what it is made from changes.
+$(VENV)-demo/.ready: pyproject.toml .ci/setup
+	@.ci/setup $(VENV)-demo "-e .[openai,cli]"
+	@touch $@
+
+$(VENV)/.ready: pyproject.toml .ci/setup
+	@.ci/setup $(VENV) "-e .[all]" group:dev
+	@touch $@
+
+demo: $(VENV)-demo/.ready
+	@$(VENV)-demo/bin/askonce demo $(ARGS)
+
+test: $(VENV)/.ready
+	@$(bin)/python $(RUN) $(ARGS)
+
+lint: $(VENV)/.ready
+	@$(bin)/ruff check
+	@$(bin)/ruff format --check
+	@$(bin)/mypy
+	@$(bin)/mypy tests/typing
+	@$(bin)/pyright --pythonpath $(bin)/python
+	@$(bin)/lint-imports
+
+format: $(VENV)/.ready
+	@$(bin)/ruff check --fix --quiet || true
+	@$(bin)/ruff format
+
+bench: $(VENV)/.ready
+	@$(bin)/python tests/benchmarks/run.py $(ARGS)
+
+wheel: $(VENV)/.ready
+	@.ci/wheel
+
+clean:
+	rm -rf $(VENV) $(VENV)-* dist build .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,95 @@
+"""The structure holds: imports run one way, the core stays light, the public surface is what it says."""
+
+from __future__ import annotations
+
+import ast
+import json
+import pkgutil
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import askonce
+import askonce_openai
+
+CORE = Path(askonce.__file__).parent
+DOORS = Path(askonce_openai.__file__).parent.parent
+THIRD_PARTY = ("openai", "httpx", "httpx2", "langchain_core", "redis", "boto3", "diskcache", "redisvl", "wrapt", "pydantic")
+
+
+def imports_of(path: Path) -> set[str]:
+    """The modules that a file imports, wherever in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*.py") if "__pycache__" not in path.parts)
+
+
+@pytest.mark.parametrize("path", files(CORE), ids=lambda path: str(path.relative_to(CORE)))
+def test_the_core_knows_no_door(path):
+    assert not {name for name in imports_of(path) if name.split(".")[0].startswith("askonce_")}
+
+
+@pytest.mark.parametrize("path", files(CORE), ids=lambda path: str(path.relative_to(CORE)))
+def test_third_party_packages_are_imported_only_where_their_subject_is(path):
+    homes = {"diskcache": "stores/diskcache.py"}
+    here = path.relative_to(CORE).as_posix()
+    for name in imports_of(path):
+        package = name.split(".")[0]
+        if package in THIRD_PARTY:
+            assert homes.get(package) == here, f"{here} imports {name}"
+
+
+@pytest.mark.parametrize("door", ["askonce_openai"])
+def test_doors_use_public_names_only(door):
+    for path in files(DOORS / door):
+        for name in imports_of(path):
+            if name.split(".")[0] == "askonce":
+                assert not any(part.startswith("_") for part in name.split(".")), f"{path.name} imports {name}"
+            elif name.startswith("askonce_"):
+                assert name.split(".")[0] == door, f"{path.name} imports another door: {name}"
+
+
+def test_no_folder_shadows_a_real_package():
+    assert not {"openai", "httpx", "httpx2", "langchain", "redis", "diskcache"} & {
+        path.name for path in DOORS.iterdir() if path.is_dir()
+    } or "site-packages" in DOORS.parts
+
+
+@pytest.mark.parametrize("package", [askonce, askonce_openai], ids=lambda package: package.__name__)
+def test_all_is_what_is_visible(package):
+    submodules = {module.name for module in pkgutil.iter_modules(package.__path__)}
+    visible = {name for name in vars(package) if not name.startswith("_") and name != "annotations"}
+    assert visible - submodules == set(package.__all__) - {"__version__"}
+    for name in package.__all__:
+        assert hasattr(package, name)
+
+
+def test_every_module_imports_on_its_own():
+    for module in pkgutil.walk_packages(askonce.__path__, "askonce."):
+        if not module.name.endswith("__main__") and "_contract" not in module.name:
+            import_module(module.name)
+
+
+def test_importing_askonce_loads_no_sdk():
+    code = "import sys, json, askonce; print(json.dumps(sorted(sys.modules)))"
+    loaded = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True, env=environment()).stdout)
+    assert not set(THIRD_PARTY) & set(loaded)
+    assert "asyncio" not in loaded
+    assert "sqlite3" not in loaded
+
+
+def environment() -> dict[str, str]:
+    import os
+
+    return {**os.environ, "PYTHONPATH": os.pathsep.join((str(CORE.parent), str(DOORS)))}
