@@ -17,7 +17,18 @@ import askonce_openai
 
 CORE = Path(askonce.__file__).parent
 DOORS = Path(askonce_openai.__file__).parent.parent
-THIRD_PARTY = ("openai", "httpx", "httpx2", "langchain_core", "redis", "boto3", "diskcache", "redisvl", "wrapt", "pydantic")
+THIRD_PARTY = (
+    "openai",
+    "httpx",
+    "httpx2",
+    "langchain_core",
+    "redis",
+    "boto3",
+    "diskcache",
+    "redisvl",
+    "wrapt",
+    "pydantic",
+)
 
 
 def imports_of(path: Path) -> set[str]:
@@ -55,15 +66,19 @@ def test_doors_use_public_names_only(door):
     for path in files(DOORS / door):
         for name in imports_of(path):
             if name.split(".")[0] == "askonce":
-                assert not any(part.startswith("_") for part in name.split(".")), f"{path.name} imports {name}"
+                assert not any(part.startswith("_") for part in name.split(".")), (
+                    f"{path.name} imports {name}"
+                )
             elif name.startswith("askonce_"):
                 assert name.split(".")[0] == door, f"{path.name} imports another door: {name}"
 
 
 def test_no_folder_shadows_a_real_package():
-    assert not {"openai", "httpx", "httpx2", "langchain", "redis", "diskcache"} & {
-        path.name for path in DOORS.iterdir() if path.is_dir()
-    } or "site-packages" in DOORS.parts
+    assert (
+        not {"openai", "httpx", "httpx2", "langchain", "redis", "diskcache"}
+        & {path.name for path in DOORS.iterdir() if path.is_dir()}
+        or "site-packages" in DOORS.parts
+    )
 
 
 @pytest.mark.parametrize("package", [askonce, askonce_openai], ids=lambda package: package.__name__)
@@ -83,7 +98,11 @@ def test_every_module_imports_on_its_own():
 
 def test_importing_askonce_loads_no_sdk():
     code = "import sys, json, askonce; print(json.dumps(sorted(sys.modules)))"
-    loaded = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True, env=environment()).stdout)
+    loaded = json.loads(
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, check=True, text=True, env=environment()
+        ).stdout
+    )
     assert not set(THIRD_PARTY) & set(loaded)
     assert "asyncio" not in loaded
     assert "sqlite3" not in loaded

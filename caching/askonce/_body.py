@@ -89,7 +89,7 @@ def _is_faithful(raw: bytes) -> bool:
             parse_int=_fits_64_bits,
             parse_float=_fits_a_double,
         )
-    except (ValueError, RecursionError):
+    except (ValueError, ArithmeticError, RecursionError):
         return False
     return True
 
@@ -107,7 +107,6 @@ def _fits_64_bits(digits: str) -> None:
 def _fits_a_double(digits: str) -> None:
     from decimal import Decimal  # noqa: PLC0415
 
-    # Decimal arithmetic raises an ArithmeticError only when asked to compute; comparing is exact.
     if Decimal(digits) != Decimal(repr(float(digits))):
         raise ValueError
 
@@ -125,7 +124,7 @@ def _canonical_object(fields: dict[str, Any], ignore: frozenset[str]) -> Iterato
             if value.is_integer() and abs(value) < _EXACT_INT:
                 value = int(value)  # noqa: PLW2901 - 0.0 and 0 are the same temperature
         elif isinstance(value, list | dict):
-            if not value and name == "tools":
+            if value == [] and name == "tools":
                 continue
             _find_ordered(name, value, (name,), ordered)
         kept[name] = value

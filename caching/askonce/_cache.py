@@ -22,7 +22,7 @@ from askonce._faces import AsyncFace, SyncFace
 from askonce._flow import Flow
 from askonce._ledger import Ledger
 from askonce._options import StoreSpec, read_secret, read_stores
-from askonce._policy import Policy, Unset
+from askonce._policy import UNSET, Policy, Unset
 from askonce._request import Request
 from askonce._seal import Seal
 from askonce._stats import Counters, Stats
@@ -33,7 +33,7 @@ from askonce.stores.protocol import Health
 from askonce.stores.tiered import Epochs, Tiers
 
 _COALESCE: Final = ("process", "off")
-_UNSET: Final = Unset()
+_SCOPES: Final = ("shared", "credential")
 
 
 class Cache:
@@ -66,7 +66,7 @@ class Cache:
         self,
         store: StoreSpec = None,
         *,
-        ttl: Duration | Unset | None = _UNSET,
+        ttl: Duration | Unset | None = UNSET,
         policy: Policy | None = None,
         namespace: str = "default",
         scope: Scope = "shared",
@@ -86,7 +86,7 @@ class Cache:
             raise not_allowed("policy", policy, "a Policy or None")
         check_mode("mode", mode)
         check_namespace(namespace)
-        if scope not in {"shared", "credential"} and not callable(scope):
+        if not callable(scope) and not (isinstance(scope, str) and scope in _SCOPES):
             raise not_allowed("scope", scope, '"shared", "credential", or a callable(Request) -> str')
         if coalesce not in _COALESCE:
             raise not_allowed("coalesce", coalesce, _COALESCE)
@@ -136,7 +136,7 @@ class Cache:
 
     def considers(self, method: str, path: str) -> bool:
         """False when a request is passed through whatever its body says, so that nobody needs to read it."""
-        return method == "POST" and (surface_of(path) is not None or bool(self._settings.policy.rules))
+        return method == "POST" and (surface_of(path) is not None or self._settings.policy.opens_endpoints)
 
     def ask(self, exchange: Exchange) -> Reply:
         """Answer one call of a sync door. See `askonce.doors`.

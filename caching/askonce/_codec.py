@@ -47,11 +47,15 @@ def encode(key: str, entry: Entry, seal: Seal | None = None) -> bytes:
             body, flags = packed, _ZSTD
     content = header + body
     if seal is not None:
-        content = seal.close(content, key.encode())
         flags |= _SEALED
-    length = len(header)
-    check = crc32(content, crc32(b"%d" % length + key.encode()))
-    return _HEAD.pack(_MAGIC, VERSION, flags, check, length) + content
+        content = seal.close(content, _context(key, flags, len(header)))
+    check = crc32(content, crc32(_context(key, flags, len(header))))
+    return _HEAD.pack(_MAGIC, VERSION, flags, check, len(header)) + content
+
+
+def _context(key: str, flags: int, length: int) -> bytes:
+    """What an envelope's content belongs to: checksummed with it, and the seal's associated data."""
+    return b"%d %d %d %b" % (VERSION, flags, length, key.encode("utf-8", "surrogatepass"))
 
 
 def decode(key: str, data: bytes, seal: Seal | None = None, *, limit: int = 1 << 31) -> Entry:
@@ -67,27 +71,47 @@ def decode(key: str, data: bytes, seal: Seal | None = None, *, limit: int = 1 <<
         Undecodable: for anything else, whatever is wrong with it.
     """
     head, body = _open(key, data, seal, limit)
-    try:
-        (status, headers, created, expires, stale, model, surface, url, usage, latency, tags, print_) = head
-        return Entry(
-            status=status,
-            headers=tuple([(name, value) for name, value in headers]),
-            body=body,
-            meta=Meta(
-                created_at=created,
-                expires_at=expires,
-                stale_until=stale,
-                model=model,
-                surface=surface,
-                url=url,
-                usage=usage,
-                latency=latency,
-                tags=tuple(tags),
-                fingerprint=print_,
-            ),
-        )
-    except (TypeError, ValueError):
-        raise Undecodable("shape") from None
+    if not _is_well_formed(head):
+        raise Undecodable("shape")
+    status, headers, created, expires, stale, model, surface, url, usage, latency, tags, print_ = head
+    return Entry(
+        status=status,
+        headers=tuple([(name, value) for name, value in headers]),
+        body=body,
+        meta=Meta(
+            created_at=created,
+            expires_at=expires,
+            stale_until=stale,
+            model=model,
+            surface=surface,
+            url=url,
+            usage=usage,
+            latency=latency,
+            tags=tuple(tags),
+            fingerprint=print_,
+        ),
+    )
+
+
+_NUMBER: Final = (int, float)
+_TIME: Final = (int, float, type(None))
+_TYPES: Final = (int, list, _NUMBER, _TIME, _TIME, str, str, str, dict, _NUMBER, list, dict)
+
+
+def _is_well_formed(head: Any) -> bool:
+    """A checksum says that nothing was damaged, not that it was us who wrote: types are checked."""
+    if (
+        type(head) is not list
+        or len(head) != len(_TYPES)
+        or not all(isinstance(part, kind) for part, kind in zip(head, _TYPES, strict=True))
+    ):
+        return False
+    headers, usage, tags, print_ = head[1], head[8], head[10], head[11]
+    return (
+        all(type(pair) is list and list(map(type, pair)) == [str, str] for pair in headers)
+        and all(type(number) is int for number in usage.values())
+        and all(type(text) is str for text in (*tags, *print_.values()))
+    )
 
 
 def _open(key: str, data: bytes, seal: Seal | None, limit: int) -> tuple[list[Any], bytes]:
@@ -99,35 +123,37 @@ def _open(key: str, data: bytes, seal: Seal | None, limit: int) -> tuple[list[An
     if version != VERSION or flags & ~(_ZSTD | _SEALED):
         raise Undecodable("version")
     content = data[_HEAD.size :]
-    if crc32(content, crc32(b"%d" % length + key.encode())) != check:
+    context = _context(key, flags, length)
+    if crc32(content, crc32(context)) != check:
         raise Undecodable("checksum")
     if bool(flags & _SEALED) != (seal is not None):
         raise Undecodable("seal")
     if seal is not None:
-        opened = seal.open(content, key.encode())
+        opened = seal.open(content, context)
         if opened is None:
             raise Undecodable("seal")
         content = opened
+    if length > len(content):
+        raise Undecodable("header")
     try:
         header = orjson.loads(memoryview(content)[:length])
     except ValueError:
         raise Undecodable("header") from None
     body = content[length:]
-    if flags & _ZSTD:
-        body = _unpack(body, limit)
-    return header, body
+    return header, _unpack(body, limit) if flags & _ZSTD else body
 
 
 def _unpack(packed: bytes, limit: int) -> bytes:
+    """Unpack exactly one frame, never to more than `limit` bytes."""
     zstd = _zstd()
+    machine = zstd.ZstdDecompressor()
     try:
-        info = zstd.get_frame_info(packed)
-        if info.decompressed_size is None or info.decompressed_size > limit:
-            raise Undecodable("size")
-        unpacked: bytes = zstd.decompress(packed)
+        body: bytes = machine.decompress(packed, limit)
     except zstd.ZstdError:
         raise Undecodable("zstd") from None
-    return unpacked
+    if not machine.eof or machine.unused_data:
+        raise Undecodable("size")
+    return body
 
 
 def _zstd() -> Any:

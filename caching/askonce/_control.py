@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from types import TracebackType
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
 from askonce._errors import ConfigurationError, not_allowed
 from askonce._policy import UNSET, Unset
 from askonce._units import Duration, life, seconds
 
 Mode: TypeAlias = Literal["on", "refresh", "read_only", "offline", "off"]
+_DIGITS: Final = 10
+_FOR_EVER: Final = 2.0**31
 MODES: Final[tuple[str, ...]] = get_args(Mode)
 
 
@@ -60,12 +63,23 @@ class Control:
 
 
 NOTHING_SAID: Final = Control()
-_current: ContextVar[Control] = ContextVar("askonce_control", default=NOTHING_SAID)
+
+
+class _Block(NamedTuple):
+    """An open `using(...)` block: what holds inside, whose it is, and the block around it."""
+
+    control: Control
+    owner: object
+    outer: _Block | None
+
+
+_current: ContextVar[_Block | None] = ContextVar("askonce_control", default=None)
 
 
 def current_control() -> Control:
     """What the enclosing `using(...)` blocks say."""
-    return _current.get()
+    block = _current.get()
+    return NOTHING_SAID if block is None else block.control
 
 
 class using:  # noqa: N801 - reads as a statement: with using(ttl="1h"):
@@ -114,8 +128,10 @@ class using:  # noqa: N801 - reads as a statement: with using(ttl="1h"):
             raise not_allowed("scope", scope, "a text naming who may share the answers")
         if sample is not None and (isinstance(sample, bool) or not isinstance(sample, int) or sample < 0):
             raise not_allowed("sample", sample, "a whole number >= 0")
+        if not isinstance(tags, Iterable):
+            raise not_allowed("tags", tags, "texts, at least one character each")
         tags = (tags,) if isinstance(tags, str) else tuple(tags)
-        if not all(isinstance(tag, str) and tag for tag in tags):
+        if not all(isinstance(tag, str) and tag and _is_writable(tag) for tag in tags):
             raise not_allowed("tags", tags, "texts, at least one character each")
         self._control = Control(
             ttl=ttl if isinstance(ttl, Unset) else life("ttl", ttl),
@@ -128,15 +144,20 @@ class using:  # noqa: N801 - reads as a statement: with using(ttl="1h"):
             tags=tags,
             sample=sample,
         )
-        self._tokens: list[Token[Control]] = []
 
     def __enter__(self) -> None:
-        self._tokens.append(_current.set(self._control.over(_current.get())))
+        outer = _current.get()
+        control = self._control if outer is None else self._control.over(outer.control)
+        _current.set(_Block(control, self, outer))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _current.reset(self._tokens.pop())
+        # Not a context variable's token: a generator may end in another context than it began in,
+        # and one block object may be open in several threads. There is nothing of ours to close there.
+        block = _current.get()
+        if block is not None and block.owner is self:
+            _current.set(block.outer)
 
     async def __aenter__(self) -> None:
         self.__enter__()
@@ -145,6 +166,19 @@ class using:  # noqa: N801 - reads as a statement: with using(ttl="1h"):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.__exit__(kind, error, trace)
+
+
+def _is_writable(text: str) -> bool:
+    """Not so with lone surrogates, which no UTF-8 can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+# A comma inside a quoted string separates nothing (RFC 9110 section 5.6.4).
+_DIRECTIVE: Final = re.compile(r"""\s*([^\s=,"]+)\s*(=\s*("(?:[^"\\]|\\.)*"|[^,]*))?\s*(?:,|$)""")
 
 
 def from_cache_control(header: str) -> Control:
@@ -161,10 +195,9 @@ def from_cache_control(header: str) -> Control:
     store: bool | None = None
     mode: str | None = None
     bounds: dict[str, float] = {}
-    for directive in header.split(","):
-        name, equals, argument = directive.strip().partition("=")
-        name = name.strip().lower()
-        argument = argument.strip().strip('"')
+    for found in _DIRECTIVE.finditer(header):
+        name = found[1].lower()
+        argument = (found[3] or "").strip().strip('"')
         if name == "no-cache":
             refresh = True
         elif name == "no-store":
@@ -172,11 +205,12 @@ def from_cache_control(header: str) -> Control:
         elif name == "only-if-cached":
             mode = "offline"
         elif name in {"max-age", "stale-while-revalidate", "stale-if-error"}:
-            if not equals or not (argument.isascii() and argument.isdecimal()):
+            if not (argument.isascii() and argument.isdecimal()):
                 raise ConfigurationError(
                     f"Cache-Control: {name}={argument!r} is not allowed; allowed: whole seconds >= 0"
                 )
-            bounds[name] = float(argument)
+            # Of a directive given twice the first counts; 68 years are for ever (RFC 9111 section 1.2.2).
+            bounds.setdefault(name, float(argument) if len(argument) <= _DIGITS else _FOR_EVER)
     return Control(
         refresh=refresh,
         store=store,

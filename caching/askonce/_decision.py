@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
@@ -22,6 +23,10 @@ Scope: TypeAlias = "str | Callable[[Request], str]"
 # Tools that the provider runs and that look at a world which changes.
 _WORLD_TOOLS: Final = ("web_search", "file_search", "mcp", "code_interpreter", "computer")
 _WORLD_MODELS: Final = ("search-preview", "search-api", "deep-research")
+# A POST here makes something; a cached answer would be a job that was never started.
+_CHANGES_THINGS: Final = re.compile(
+    r"/(assistants|batches|containers|conversations|evals|files|fine_tuning|realtime|threads|uploads|vector_stores)\b"
+)
 _WRITING: Final = frozenset({"on", "refresh"})
 _NEVER_STORED: Final = frozenset({ERROR, INCOMPLETE, EMPTY})
 
@@ -203,7 +208,8 @@ def _why_bypass(
         return "mode off"
     if request.method != "POST":
         return "method"
-    if surface is None and not terms.opened:
+    path = request.target.path
+    if surface is None and not (terms.opened_endpoint and not _CHANGES_THINGS.search(path)):
         return "endpoint"
     if ttl == 0:
         return "ttl 0"

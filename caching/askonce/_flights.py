@@ -86,7 +86,7 @@ class Flight:
         "turn",
     )
 
-    def __init__(self, key: str, owner: Owner, turn: int, lock: threading.Lock) -> None:
+    def __init__(self, key: str, owner: Owner, turn: int, lock: threading.RLock) -> None:
         self.key = key
         self.owner = owner
         self.turn = turn
@@ -127,7 +127,9 @@ class Flights:
     """The flights of one cache in this process."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Re-entrant, as every lock that closing a stream may need: the collector may close a forgotten
+        # stream at any allocation, also at one made under this very lock.
+        self._lock = threading.RLock()
         self._flying: dict[str, Flight] = {}
         self._passes: dict[str, float] = {}
         self.landings = 0
@@ -135,7 +137,7 @@ class Flights:
 
     def after_fork(self) -> None:
         """The leaders are in the parent; a child starts with an empty sky."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._flying = {}
 
     def __len__(self) -> int:

@@ -99,24 +99,27 @@ class Keeper:
     ) -> None:
         """Store or drop, then let the followers go."""
         self._ledger.counters.spent(entry.meta.usage)
-        if why:
+        value = None if why else self._encoded(call, entry)
+        if value is None:
             if flight is not None:
                 self._flights.release(flight)
-            self._ledger.dropped(call, why, outcome)
+            self._ledger.dropped(call, why or "not encodable", outcome)
             return
         try:
-            await self._store(call, entry)
+            await call.face.tiers.set(call.decision.key, value, entry.meta.stale_until)
+            self._ledger.stored(call.decision.key, len(value))
             outcome.stored = True
         finally:
             # Also when this caller is cancelled while storing: the answer is there.
             if flight is not None:
                 self._flights.land(flight, entry)
 
-    async def _store(self, call: Call, entry: Entry) -> None:
-        key = call.decision.key
-        value = _codec.encode(key, entry, self._seal)
-        await call.face.tiers.set(key, value, entry.meta.stale_until)
-        self._ledger.stored(key, len(value))
+    def _encoded(self, call: Call, entry: Entry) -> bytes | None:
+        """The envelope, or None for an entry with a text that no UTF-8 can hold."""
+        try:
+            return _codec.encode(call.decision.key, entry, self._seal)
+        except (TypeError, ValueError):
+            return None
 
 
 def _value(headers: Headers, name: str) -> str:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from askonce._clock import Clock
 from askonce._errors import ConfigurationError, not_allowed
 from askonce.stores.protocol import Store
 from askonce.stores.tiered import TieredStore
 from askonce.stores.urls import open_store
+
+_NEXT_URL: Final = re.compile(r"\s+(?=[a-z0-9+]+://)")
 
 StoreSpec: TypeAlias = "str | Store | Sequence[str | Store] | None"
 
@@ -30,11 +33,10 @@ def read_secret(secret: object) -> bytes | None:
 def read_stores(spec: StoreSpec, clock: Clock) -> list[Store]:
     """The tiers, front first; a TieredStore's own tiers are taken apart, so that each is guarded alone."""
     if spec is None:
-        spec = os.environ.get("ASKONCE_STORE") or ("memory://", "disk://")
-    if isinstance(spec, str):
-        # The environment has one line: tiers are separated by spaces there.
-        spec = spec.split() or [spec]
-    elif not isinstance(spec, Sequence):
+        line = os.environ.get("ASKONCE_STORE", "").strip()
+        # One line holds several tiers, separated by blanks; a blank in a path is none of them.
+        spec = _NEXT_URL.split(line) if line else ("memory://", "disk://")
+    if isinstance(spec, str) or not isinstance(spec, Sequence):
         spec = [spec]
     found: list[Store] = []
     for one in spec:

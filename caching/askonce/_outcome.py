@@ -119,7 +119,7 @@ class _ThreadLineage:
     def __init__(self) -> None:
         self.hooked = False
         self._blocks = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._original: Callable[..., Any] | None = None
         self._ours: Callable[..., Any] | None = None
 
@@ -148,7 +148,7 @@ class _ThreadLineage:
                 self.hooked = False
 
     def after_fork(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
 
 _threads = _ThreadLineage()

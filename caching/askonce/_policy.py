@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from fnmatch import translate
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
@@ -27,14 +28,16 @@ Cacheable: TypeAlias = Callable[["Request", "Entry | None"], bool]
 """Asked twice: with None before a lookup, and with the answer before it is stored."""
 
 
-class Unset:
-    """Marks a Rule's option as "not said here": None means "never expires" for a ttl."""
+class Unset(Enum):
+    """The type of UNSET, which marks an option as "not said here": None means "for ever" to a ttl."""
+
+    UNSET = "not said here"
 
     def __repr__(self) -> str:
         return "UNSET"
 
 
-UNSET: Final = Unset()
+UNSET: Final = Unset.UNSET
 
 
 @lru_cache(maxsize=256)
@@ -67,8 +70,8 @@ class Rule:
         namespace: the namespace the call goes to.
 
     The other options are those of Policy; what is not given stays as the Policy says. A rule with a
-    `ttl` also opens what is closed by default: hosted tools that read the world, and endpoints that
-    askonce does not know. `ttl=0`: never store.
+    `ttl` also opens hosted tools that read the world, and, when it names a `url`, endpoints that askonce
+    does not know. `ttl=0`: no cache.
 
     Raises:
         ConfigurationError: for a rule without a condition, or a bad value.
@@ -99,6 +102,7 @@ class Rule:
         if not isinstance(self.ttl, Unset):
             said["ttl"] = life("Rule: ttl", self.ttl)
             said["opened"] = said["ttl"] != 0
+            said["opened_endpoint"] = said["opened"] and self.url is not None
         for name in ("stale_while_revalidate", "stale_if_error"):
             value = getattr(self, name)
             if not isinstance(value, Unset):
@@ -126,7 +130,8 @@ class Rule:
 class Terms:
     """A policy's figures in plain units, with a rule's exceptions applied. See Policy for meanings.
 
-    `opened` is True when a rule gave a ttl of its own: what is closed by default is open then.
+    `opened` is True when a rule gave a ttl of its own: hosted tools are open then. `opened_endpoint` is
+    True when that rule names URLs: endpoints that askonce does not know are open then, too.
     """
 
     ttl: float | None
@@ -138,6 +143,7 @@ class Terms:
     store_truncated: bool
     store_refusals: bool
     opened: bool = False
+    opened_endpoint: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,14 +201,17 @@ class Policy:
             raise ConfigurationError(
                 f"Policy: cacheable={self.cacheable!r} is not allowed; allowed: a callable or None"
             )
-        for rule in self.rules:
+        rules: Any = self.rules
+        rules = tuple(rules) if isinstance(rules, Iterable) else (rules,)
+        for rule in rules:
             if not isinstance(rule, Rule):
-                raise ConfigurationError(f"Policy: rules holds a {type(rule).__name__}; allowed: Rule(...)")
+                given = type(rule).__name__
+                raise ConfigurationError(f"Policy: rules holds {given}; allowed: a sequence of Rule(...)")
         put = object.__setattr__
-        put(self, "rules", tuple(self.rules))
+        put(self, "rules", rules)
         put(self, "ignore_fields", _names("ignore_fields", self.ignore_fields))
         put(self, "vary_headers", _names("vary_headers", self.vary_headers))
-        put(self, "vary", VARY_HEADERS | {name.lower().encode("latin-1") for name in self.vary_headers})
+        put(self, "vary", VARY_HEADERS | {name.lower().encode("ascii") for name in self.vary_headers})
         terms = Terms(
             ttl=life("Policy: ttl", self.ttl),
             stale_while_revalidate=seconds("Policy: stale_while_revalidate", self.stale_while_revalidate),
@@ -214,6 +223,11 @@ class Policy:
             store_refusals=self.store_refusals,
         )
         put(self, "terms", terms)
+
+    @property
+    def opens_endpoints(self) -> bool:
+        """Whether any rule lets in endpoints that askonce does not know."""
+        return any(rule.said.get("opened_endpoint", False) for rule in self.rules)
 
     def terms_for(self, *, model: str, url: str, namespace: str) -> Terms:
         """The figures for one request: those of the first rule that matches, else the policy's own."""
@@ -228,6 +242,6 @@ def _names(option: str, value: object) -> frozenset[str]:
         raise ConfigurationError(f"Policy: {option}={value!r} is not allowed; allowed: a set of names")
     names: list[object] = list(cast("Iterable[object]", value))
     texts = frozenset(name for name in names if isinstance(name, str))
-    if not all(isinstance(name, str) for name in names):
+    if not all(isinstance(name, str) and (name.isascii() or option == "ignore_fields") for name in names):
         raise ConfigurationError(f"Policy: {option}={value!r} is not allowed; allowed: a set of names")
     return texts

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
-from urllib.parse import unquote_plus, urlsplit
+from urllib.parse import unquote_plus
 
 CREDENTIAL_QUERY = frozenset({"key", "api_key", "api-key", "access_token", "sig", "signature"})
 CREDENTIAL_HEADERS = frozenset({b"authorization", b"api-key", b"x-api-key", b"x-goog-api-key", b"cookie"})
 
-_DEFAULT_PORTS = {"http": 80, "https": 443}
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
 class Target(NamedTuple):
@@ -21,7 +22,7 @@ class Target(NamedTuple):
         path: the path as sent.
         query: the query parameters that are not credentials, sorted by name; parameters of one name
             keep their order, because servers may read it.
-        credentials: the query parameters that are.
+        credentials: the query parameters that are, and what stands before an @ in the host.
     """
 
     origin: str
@@ -30,23 +31,35 @@ class Target(NamedTuple):
     credentials: str
 
 
+# RFC 3986 appendix B, without the fragment, which is never sent. Not urllib's urlsplit: that one raises
+# for some URLs and drops control characters from others.
+_URL = re.compile(r"(?:([^:/?#]*):)?(?://([^/?#]*))?([^?#]*)(?:\?([^#]*))?", re.DOTALL)
+_PLACE = re.compile(r"(\[.*\]|[^:]*)(?::(\d*))?", re.DOTALL)
+
+
 @lru_cache(maxsize=512)
 def target_of(url: str) -> Target:
-    """Split a URL once per distinct text: a program calls few endpoints very often."""
-    parts = urlsplit(url)
-    scheme = parts.scheme.lower()
-    port = parts.port or _DEFAULT_PORTS.get(scheme, 0)
+    """Split a URL, once per distinct text: a program calls few endpoints very often. Never raises."""
+    found = _URL.match(url)
+    scheme, authority, path, query = (text or "" for text in (found.groups() if found else ("", "", url, "")))
+    scheme = scheme.lower()
+    user, _, place = authority.rpartition("@")
+    split = _PLACE.fullmatch(place)
+    host, port = (split[1], split[2]) if split else (place, "")
     open_: list[tuple[str, str]] = []
-    secret: list[tuple[str, str]] = []
-    for pair in filter(None, parts.query.split("&")):
+    secret: list[str] = [user] if user else []
+    for pair in filter(None, query.split("&")):
         name = unquote_plus(pair.partition("=")[0])
-        (secret if name.lower() in CREDENTIAL_QUERY else open_).append((name, pair))
+        if name.lower() in CREDENTIAL_QUERY:
+            secret.append(pair)
+        else:
+            open_.append((name, pair))
     open_.sort(key=lambda named: named[0])
     return Target(
-        origin=f"{scheme}://{(parts.hostname or '').lower()}:{port}",
-        path=parts.path or "/",
+        origin=f"{scheme}://{host.lower()}:{port or _DEFAULT_PORTS.get(scheme, '')}",
+        path=path or "/",
         query="&".join(pair for _, pair in open_),
-        credentials="&".join(pair for _, pair in secret),
+        credentials="&".join(secret),
     )
 
 

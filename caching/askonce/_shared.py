@@ -92,7 +92,7 @@ class SharedStream:
         self._source: Any = source
         self._close = close
         self._settle: Settle | None = settle
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._chunks: list[bytes] = []
         self._base = 0  # number of chunks before _chunks[0] that nobody needs any more
         self._ended = False

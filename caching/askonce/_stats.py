@@ -98,7 +98,7 @@ class Counters:
     )
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._plain: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
         self._tiers: Counter[str] = Counter()
@@ -111,7 +111,7 @@ class Counters:
 
     def after_fork(self) -> None:
         """New lock in a forked child."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def outcome(self, outcome: Outcome) -> None:
         """Count a call. Usage of a miss is counted when it is known, see `spent`."""

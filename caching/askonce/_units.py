@@ -21,6 +21,8 @@ _BYTES = {
     "": 1, "b": 1, "k": 1000, "kb": 1000, "m": 1000**2, "mb": 1000**2, "g": 1000**3, "gb": 1000**3,
     "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40,
 }  # fmt: skip
+_MOST = 1 << 62  # beyond it lies a mistake
+_DIGITS = 20
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)")
 
 
@@ -36,7 +38,7 @@ def seconds(option: str, value: object) -> float:
     elif isinstance(value, bool):
         pass  # True is an int to Python, but nobody means one second by it
     elif isinstance(value, int | float):
-        found = float(value)
+        found = float(value) if abs(value) < _MOST else math.nan
     elif isinstance(value, str):
         found = _read_duration(value.strip().lower())
     if math.isfinite(found) and found >= 0:
@@ -73,9 +75,9 @@ def size(option: str, value: object) -> int:
         found = value
     elif isinstance(value, str):
         match = _SIZE.fullmatch(value.strip().lower())
-        if match is not None and match[2] in _BYTES:
+        if match is not None and match[2] in _BYTES and len(match[1]) <= _DIGITS:
             found = int(float(match[1]) * _BYTES[match[2]])
-    if found >= 1:
+    if 1 <= found < _MOST:
         return found
     raise ConfigurationError(
         f"{option}={value!r} is not a size; allowed: bytes as a whole number >= 1, "

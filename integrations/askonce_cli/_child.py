@@ -27,7 +27,7 @@ def ask_in_new_process(plan: Plan) -> list[Answered]:
     """
     # It shall import what this process does, and nothing that happens to lie in the current folder.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603 - our own interpreter and module
         [sys.executable, "-P", "-m", _MODULE],
         input=json.dumps(asdict(plan)),
         env=environment,

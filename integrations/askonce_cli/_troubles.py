@@ -33,9 +33,7 @@ def told(error: Exception, host: str) -> CommandError:
         case openai.APITimeoutError():
             text = f"the provider at {host} did not answer in time"
         case openai.APIConnectionError():
-            text = (
-                f"cannot reach the provider at {host}: {_root(error)}; check OPENAI_BASE_URL and the network"
-            )
+            text = f"the connection to the provider at {host} failed: {_root(error)}; check OPENAI_BASE_URL"
         # The SDK's own texts for these two quote the key, shortened.
         case openai.AuthenticationError():
             text = f"the provider at {host} refused the API key (401); check OPENAI_API_KEY"

@@ -63,8 +63,7 @@ class _Patch:
                 self._uninstall()
 
     def _install(self) -> None:
-        if self._installed:
-            return
+        """See that each method leads through us. A second layer would be harmless: it passes through."""
         try:
             import openai  # noqa: PLC0415 - the door to a package loads it when it is opened
             import wrapt  # noqa: PLC0415
@@ -74,28 +73,48 @@ class _Patch:
         from askonce_openai._hook import async_hook, sync_hook  # noqa: PLC0415
 
         for leaf, base, hook in (
-            (openai.OpenAI, SyncAPIClient, sync_hook(self.cache_of)),
-            (openai.AsyncOpenAI, AsyncAPIClient, async_hook(self.cache_of)),
+            (openai.OpenAI, SyncAPIClient, sync_hook),
+            (openai.AsyncOpenAI, AsyncAPIClient, async_hook),
         ):
             owner: type = leaf if _METHOD in vars(leaf) else base
-            original = vars(owner).get(_METHOD)
-            if original is None:
+            present = vars(owner).get(_METHOD)
+            if present is None:
                 raise ConfigurationError(
                     f"openai {openai.__version__} has no {_METHOD}; allowed: openai 2.31 or later"
                 )
-            ours = wrapt.FunctionWrapper(original, hook)
-            setattr(owner, _METHOD, ours)
-            self._installed.append((owner, original, ours))
+            if not self._leads_through_us(present):
+                ours = wrapt.FunctionWrapper(present, hook(self.cache_of))
+                setattr(owner, _METHOD, ours)
+                self._installed.append((owner, present, ours))
+
+    def _leads_through_us(self, method: Any) -> bool:
+        """Whether one of our wrappers is in a chain of wrappers that says what it wraps."""
+        ours = {id(wrapper) for _, _, wrapper in self._installed}
+        while method is not None:
+            if id(method) in ours:
+                return True
+            method = getattr(method, "__wrapped__", None)
+        return False
 
     def _uninstall(self) -> None:
+        """Put back what was there, the latest first, wherever nobody has wrapped on top of us.
+
+        Where somebody has, ours stays beneath and passes everything through.
+        """
         left: list[tuple[type, Any, Any]] = []
-        for owner, original, ours in self._installed:
+        for owner, original, ours in reversed(self._installed):
             if vars(owner).get(_METHOD) is ours:
                 setattr(owner, _METHOD, original)
-            else:
-                # Somebody wrapped on top of us. Ours stays beneath, and passes everything through.
+            elif self._is_beneath(vars(owner).get(_METHOD), ours):
                 left.append((owner, original, ours))
-        self._installed = left
+        self._installed = left[::-1]
+
+    @staticmethod
+    def _is_beneath(method: Any, ours: Any) -> bool:
+        """Whether our wrapper is in the chain, as far as the chain can be followed."""
+        while method is not None and method is not ours:
+            method = getattr(method, "__wrapped__", None)
+        return method is ours
 
 
 _patch = _Patch()

@@ -17,6 +17,7 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).resolve().parents[2] / name) for name in ("caching", "integrations")]
 
 import openai
+
 from askonce import Cache
 from askonce._body import parse
 from askonce._key import digest

@@ -13,7 +13,10 @@ ROUNDS = 7
 
 
 def _cpu_ms(code: str) -> float:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / name) for name in ("caching", "integrations"))}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(str(ROOT / name) for name in ("caching", "integrations")),
+    }
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -22,7 +25,12 @@ def _cpu_ms(code: str) -> float:
 
 def run() -> dict[str, float]:
     """Milliseconds by name, the best of several runs each, taken in turn."""
-    names = {"python": "pass", "askonce": "import askonce", "askonce_openai": "import askonce_openai", "openai": "import openai"}
+    names = {
+        "python": "pass",
+        "askonce": "import askonce",
+        "askonce_openai": "import askonce_openai",
+        "openai": "import openai",
+    }
     best = dict.fromkeys(names, float("inf"))
     for _ in range(ROUNDS):
         for name, code in names.items():

@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / name) for name in ("caching", "integrations")]
 
 import openai
+
 from askonce import Cache
 from askonce_openai import disable_cache, enable_cache
 
@@ -51,7 +52,11 @@ def _compare(url: str, store: str, *, stream: bool) -> dict[str, float]:
             disable_cache()
     client.close()
     pairs = [after - before for before, after in zip(bare, cached, strict=True)]
-    return {"bare": statistics.median(bare), "cached": statistics.median(cached), "extra": statistics.median(pairs)}
+    return {
+        "bare": statistics.median(bare),
+        "cached": statistics.median(cached),
+        "extra": statistics.median(pairs),
+    }
 
 
 def run() -> dict[str, float]:

@@ -225,7 +225,7 @@ NUMBERS = st.tuples(
 @SETTINGS
 @given(NUMBERS, NUMBERS, st.sampled_from(['{"a":%s}', '{"a":[%s]}', "%s", '{"a":{"b":%s}}']))
 def test_numbers_are_merged_only_when_they_are_the_same_number(one, other, frame):
-    first, second = (frame % number).encode(), (frame % other).encode()
+    first, second = (frame % one).encode(), (frame % other).encode()
     assert same(first, second) == (reference(first) == reference(second))
 
 

@@ -95,6 +95,7 @@ def envelope(header, body=b"", *, version=1, flags=0, length=None, magic=b"ao", 
 def checksums(flags, version, length, key):
     yield crc32(b"%d" % length + key.encode())
     yield crc32(b"%d:%d:%d:" % (version, flags, length) + key.encode())
+    yield crc32(b"%d %d %d %b" % (version, flags, length, key.encode()))
 
 
 def checksum_scheme(data, key):

@@ -8,6 +8,7 @@ import random
 import shutil
 import signal
 import sqlite3
+import tempfile
 import threading
 import time
 import traceback
@@ -164,7 +165,7 @@ def test_processes_that_start_together_agree_on_one_file(folder):
         store.close()
 
     assert succeeded(*[in_child(lambda number=number: start(number)) for number in range(8)])
-    store = DiskStore(folder)
+    store = DiskStore(folder, timeout=5.0)
     assert len(list(store.scan("key:"))) == 8
     assert generations(folder) == ["entries-000001.sqlite3"]
     store.close()
@@ -206,7 +207,7 @@ def test_forking_while_threads_work_harms_neither_side(folder):
 def test_a_child_does_not_open_a_file_whose_connection_it_inherited(folder, monkeypatch, looks_at_once):
     # As when a C program forks and tells Python only afterwards.
     monkeypatch.setattr(_connections.Connections, "before_fork", lambda _: None)
-    store = DiskStore(folder)
+    store = DiskStore(folder, timeout=5.0)
     store.set("key", b"value", None)
 
     def child():
@@ -222,11 +223,11 @@ def test_a_child_does_not_open_a_file_whose_connection_it_inherited(folder, monk
 @needs_fork
 def test_another_process_notices_the_newer_file(folder, monkeypatch):
     monkeypatch.setattr(_sqlite, "_LOOK_EVERY", 0.05)
-    store = DiskStore(folder)
+    store = DiskStore(folder, timeout=5.0)
     store.set("key", b"old", None)
 
     def child():
-        mine = DiskStore(folder)
+        mine = DiskStore(folder, timeout=5.0)
         assert mine.get("key").value == b"old"
         end = time.monotonic() + 10
         while time.monotonic() < end:
@@ -346,7 +347,7 @@ def test_a_flipped_bit_inside_a_value_costs_that_entry_only(sound, tmp_path):
 def test_garbage_is_set_aside_for_a_post_mortem(folder):
     folder.mkdir()
     (folder / "entries-000001.sqlite3").write_bytes(b"no database " * 1000)
-    store = DiskStore(folder)
+    store = DiskStore(folder, timeout=5.0)
     assert store.get("key") is None
     store.set("key", b"value", None)
     assert store.get("key").value == b"value"
@@ -357,11 +358,11 @@ def test_garbage_is_set_aside_for_a_post_mortem(folder):
 
 def test_only_the_last_damaged_file_is_kept(folder):
     for number in range(1, 6):
-        store = DiskStore(folder)
+        store = DiskStore(folder, timeout=5.0)
         store.set("key", b"value", None)
         store.close()
         (folder / f"entries-{number:06}.sqlite3").write_bytes(b"garbage" * 1000)
-    store = DiskStore(folder)
+    store = DiskStore(folder, timeout=5.0)
     assert store.get("key") is None
     store.close()
     assert generations(folder) == ["entries-000005.sqlite3", "entries-000006.sqlite3"]
@@ -395,7 +396,7 @@ def test_another_programs_database_is_left_alone(folder, statements):
     path = folder / "entries-000001.sqlite3"
     foreign(path, *statements)
     before = path.read_bytes()
-    store = DiskStore(folder)
+    store = DiskStore(folder, timeout=5.0)
     use(store)
     store.close()
     if statements != ("PRAGMA user_version=7",):  # no table: as good as empty
@@ -404,7 +405,7 @@ def test_another_programs_database_is_left_alone(folder, statements):
 
 
 def test_lost_totals_are_damage(folder):
-    store = DiskStore(folder)
+    store = DiskStore(folder, timeout=5.0)
     store.set("key", b"value", None)
     foreign(folder / "entries-000001.sqlite3", "DELETE FROM totals")
     store.set("key", b"new", None)
@@ -414,7 +415,7 @@ def test_lost_totals_are_damage(folder):
 
 
 def test_wrong_totals_do_not_let_the_file_grow(folder):
-    store = DiskStore(folder, max_bytes=100 * KIB)
+    store = DiskStore(folder, max_bytes=100 * KIB, timeout=5.0)
     store.set("key", b"value", None)
     foreign(folder / "entries-000001.sqlite3", "UPDATE totals SET bytes = -1000000000, entries = 1000000")
     store.set_many((f"key:{n}", bytes(3000), None) for n in range(2000))
@@ -472,7 +473,7 @@ def test_many_threads_that_meet_damage_together_begin_one_new_file(folder):
 
 
 def test_a_deleted_folder_is_made_again(folder, looks_at_once):
-    store = DiskStore(folder)
+    store = DiskStore(folder, timeout=5.0)
     for number in range(3):
         store.set("key", str(number).encode(), None)
         shutil.rmtree(folder)
@@ -484,14 +485,14 @@ def test_a_deleted_folder_is_made_again(folder, looks_at_once):
 
 
 def test_a_store_that_still_has_a_deleted_file_open_does_not_harm_the_new_one(folder):
-    idle = DiskStore(folder)
+    idle = DiskStore(folder, timeout=5.0)
     idle.set("key", b"old", None)
     shutil.rmtree(folder)
-    other = DiskStore(folder)
+    other = DiskStore(folder, timeout=5.0)
     other.set("key", b"new", None)
     idle.close()  # must not take the new file's write-ahead log with it
     other.set("more", b"new", None)
-    third = DiskStore(folder)
+    third = DiskStore(folder, timeout=5.0)
     assert third.get("key").value == b"new"
     assert third.get("more").value == b"new"
     assert idle.get("more").value == b"new"
@@ -525,16 +526,34 @@ def test_a_folder_that_cannot_be_created_is_a_store_error():
     assert_unusable(DiskStore("/proc/askonce"))
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="modes do not bind root")
-def test_a_read_only_folder_is_a_store_error(tmp_path):
-    tmp_path.chmod(0o500)
-    assert_unusable(DiskStore(tmp_path / "cache"))
-    assert_unusable(DiskStore(tmp_path))
-    tmp_path.chmod(0o700)
+@needs_fork
+def test_a_read_only_folder_is_a_store_error(sound):
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to other users
+        home = Path(name)
+        shutil.copytree(sound, home / "full")
+        (home / "empty").mkdir()
+        for path in (home, home / "empty", home / "full"):
+            path.chmod(0o555)
+
+        def child():
+            if os.geteuid() == 0:
+                os.setuid(65534)  # modes do not bind root
+            assert_unusable(DiskStore(home / "empty"))
+            assert_unusable(DiskStore(home / "none"))
+            store = DiskStore(home / "full")  # reading may work or not, as SQLite likes
+            with pytest.raises(StoreError):
+                store.set("key", b"value", None)
+            assert not store.ping().ok
+
+        ended_well = succeeded(in_child(child))
+        for path in (home, home / "empty", home / "full"):
+            path.chmod(0o755)
+        assert ended_well
+        assert generations(home / "full") == ["entries-000001.sqlite3"]
 
 
 def test_a_full_file_refuses_new_values_and_keeps_the_old(folder):
-    store = DiskStore(folder)
+    store = DiskStore(folder, timeout=5.0)
     store.set("key", b"value", None)
     store._database.run(lambda c: c.execute("PRAGMA max_page_count=10").fetchall())
     with pytest.raises(StoreError, match="full"):
@@ -549,12 +568,12 @@ def test_a_full_file_refuses_new_values_and_keeps_the_old(folder):
 @needs_fork
 def test_a_full_disk_is_a_store_error_and_reading_goes_on(folder):
     resource = pytest.importorskip("resource")
-    store = DiskStore(folder)
+    store = DiskStore(folder, timeout=5.0)
     store.set("key", value_of("key", 1000), None)
 
     def child():
         resource.setrlimit(resource.RLIMIT_FSIZE, (200 * KIB, resource.RLIM_INFINITY))
-        mine = DiskStore(folder)
+        mine = DiskStore(folder, timeout=5.0)
         refused = 0
         for number in range(100):
             try:
@@ -577,7 +596,7 @@ def test_a_full_disk_is_a_store_error_and_reading_goes_on(folder):
 def test_an_interrupted_write_is_rolled_back(folder, monkeypatch):
     from askonce.stores import _rows
 
-    store = DiskStore(folder)
+    store = DiskStore(folder, timeout=5.0)
     store.set("key", b"old", None)
     real = _rows.put
 

@@ -16,7 +16,7 @@ diskcache = pytest.importorskip("diskcache")
 
 class TestContract(StoreContract):
     def make_store(self, clock):
-        return DiskCacheStore(self.tmp_path / "cache", clock=clock)
+        return DiskCacheStore(self.tmp_path / "cache", clock=clock, timeout=5.0)
 
 
 class Bomb:
@@ -37,7 +37,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def store(folder):
-    store = DiskCacheStore(folder)
+    store = DiskCacheStore(folder, timeout=5.0)
     yield store
     store.close()
 

@@ -20,7 +20,7 @@ ROOM = 64 << 20
 MAKERS = {
     "memory": lambda _, clock: MemoryStore(max_bytes=ROOM, max_entries=1000, clock=clock),
     "disk": lambda folder, clock: DiskStore(folder, max_bytes=ROOM, clock=clock, timeout=5.0),
-    "diskcache": lambda folder, clock: DiskCacheStore(folder, max_bytes=ROOM, clock=clock),
+    "diskcache": lambda folder, clock: DiskCacheStore(folder, max_bytes=ROOM, clock=clock, timeout=5.0),
 }
 
 # Few keys, so that they meet again; some odd ones, so that nothing depends on their shape.
@@ -111,7 +111,7 @@ def test_a_store_answers_like_its_model(kind):
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=15,
+            max_examples=10,
             stateful_step_count=30,
             deadline=None,
             database=None,

@@ -57,7 +57,7 @@ def started(*words, **further):
 
 
 def finished(process):
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     return process.returncode, out, err
 
 
@@ -117,7 +117,6 @@ def test_json_says_what_happened_and_nothing_else(runs):
         assert [one["source"] for one in (first, again, anew)] == ["provider", "memory", "disk"]
         assert [one["same"] for one in (first, again, anew)] == [None, True, True]
         assert first["digest"] == again["digest"] == anew["digest"]
-        assert first["seconds"] > again["seconds"]
         assert first["seconds"] > 0.5
         assert first["tokens_spent"] == again["tokens_saved"] == anew["tokens_saved"] > 0
         assert (first["first_chunk"] is not None) == (name == "stream")

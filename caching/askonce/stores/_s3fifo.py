@@ -148,7 +148,7 @@ class S3Fifo:
     def evict(self, spare: Entry, by_count: bool) -> None:
         """Take out the entry that is least worth keeping.
 
-        The search is bounded, to keep the longest stall of an event loop in microseconds. If everything it
+        The search is bounded, to keep the longest stall of an event loop below a millisecond. If all that it
         meets has been used, the youngest in small goes: nothing speaks for it yet, and the ghost remembers.
 
         Args:

@@ -10,6 +10,7 @@ Everything that is not about diskcache is better in `askonce.stores.disk`, which
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import math
 import struct
@@ -28,10 +29,8 @@ from askonce.stores.protocol import Health, Item, Stored
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
-_TIMEOUT = 0.2
-"""Seconds to wait for other writers."""
 _MARGIN = 60.0
 """Seconds that diskcache keeps a row beyond its expiry: `clock` decides about the expiry, not it."""
 _HEAD = struct.Struct(">4sdI")  # magic, expiry (NaN: never), CRC-32 over key, expiry and value
@@ -54,28 +53,40 @@ class DiskCacheStore:
         max_bytes: bound on diskcache's files, in bytes. Its empty database takes some 32 KiB of it, and
             it evicts ten rows per write, so a burst of large values may exceed the bound for a while.
         clock: the time that expiries are compared with, seconds since the epoch.
+        timeout: seconds a call may wait for other writers before it raises `StoreError`. (Opening is
+            diskcache's own code, which waits up to a minute if the file is locked all that time.)
 
     Raises:
-        ConfigurationError: `max_bytes` is not a whole number above 0; at the first use: the package
+        ConfigurationError: `max_bytes` or `timeout` is not above 0; at the first use: the package
             `diskcache` is not installed.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, max_bytes: int = 1 << 30, clock: Clock = wall
+        self,
+        path: str | os.PathLike[str],
+        *,
+        max_bytes: int = 1 << 30,
+        clock: Clock = wall,
+        timeout: float = 0.2,
     ) -> None:
         if type(max_bytes) is not int or max_bytes < 1:
             raise not_allowed("max_bytes", max_bytes, "a whole number from 1 up")
+        if not timeout > 0:
+            raise not_allowed("timeout", timeout, "seconds above 0")
         self._folder = Path(path).expanduser().absolute()
         self._max_bytes = max_bytes
+        self._timeout = timeout
         self._clock = clock
         self._connections = Connections()
         self._opening = threading.Lock()
+        self._writing = threading.Lock()
         self._opened: Any = None
         renew_after_fork(self)
 
     def after_fork(self) -> None:
         """In the child: begin with nothing open."""
         self._opening = threading.Lock()
+        self._writing = threading.Lock()
         self._opened = None
 
     def __repr__(self) -> str:
@@ -184,7 +195,7 @@ class DiskCacheStore:
                 )
                 self._opened = cache_type(
                     str(self._folder),
-                    timeout=_TIMEOUT,
+                    timeout=self._timeout,
                     disk=disk,
                     size_limit=self._max_bytes,
                     eviction_policy="least-recently-stored",  # the others write with every read
@@ -212,16 +223,28 @@ class DiskCacheStore:
 
     def _set(self, cache: Any, key: str, value: bytes, expires_at: float | None) -> None:
         life = None if expires_at is None else expires_at - self._clock()
-        if len(value) + len(key.encode()) > self._max_bytes or (life is not None and life <= 0):
-            cache.delete(key)
-        else:
-            keep = None if life is None else life + _MARGIN
-            cache.set(key, _pack(key, value, expires_at), expire=keep)
+        with self._turn():
+            if len(value) + len(key.encode()) > self._max_bytes or (life is not None and life <= 0):
+                cache.delete(key)
+            else:
+                keep = None if life is None else life + _MARGIN
+                cache.set(key, _pack(key, value, expires_at), expire=keep)
 
     def _delete(self, cache: Any, key: str) -> bool:
-        live = self._get(cache, key) is not None
-        cache.delete(key)
-        return live
+        with self._turn():
+            live = self._get(cache, key) is not None
+            cache.delete(key)
+            return live
+
+    @contextlib.contextmanager
+    def _turn(self) -> Generator[None, None, None]:
+        # Threads of one process queue here: fair and quick, where SQLite would sleep and poll.
+        if not self._writing.acquire(timeout=self._timeout):
+            raise StoreError(f"diskcache at {self._folder}: busy writing for {self._timeout} s")
+        try:
+            yield
+        finally:
+            self._writing.release()
 
 
 def _pack(key: str, value: bytes, expires_at: float | None) -> bytes:

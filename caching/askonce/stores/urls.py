@@ -17,12 +17,16 @@ from askonce._errors import ConfigurationError
 from askonce._units import seconds, size
 from askonce.stores.protocol import Store
 
+_DIGITS: Final = 18
+
 Reader: TypeAlias = Callable[[str, object], Any]
 
 
 def _count(option: str, value: object) -> int:
-    if isinstance(value, str) and value.isascii() and value.isdecimal() and int(value) >= 1:
-        return int(value)
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= _DIGITS:
+        number = int(value)
+        if number >= 1:
+            return number
     raise ConfigurationError(f"{option}={value!r} is not allowed; allowed: a whole number >= 1")
 
 

@@ -88,7 +88,9 @@ def pristine():
     """No test starts or ends with a patched class."""
     before = methods()
     yield
-    left = methods() != before or bool(door._patch._everywhere)
+    # By identity: wrappers compare equal to what they wrap.
+    patched = any(vars(owner)["_send_request"] is not original for owner, original in before.items())
+    left = patched or methods().keys() != before.keys() or bool(door._patch._everywhere)
     for _ in range(100):
         if not door._patch._everywhere:
             break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import threading
 
@@ -71,7 +72,7 @@ async def outcome_of(side, call):
     """Everything a caller sees of a stream: its events, and how it ended."""
     seen = []
     try:
-        stream = await side.get(call)
+        stream = await side.get(call())
         if side.is_async:
             async for item in stream:
                 seen.append(item.to_dict())
@@ -195,7 +196,7 @@ async def helper_events(side, manager):
     async with side.within(manager) as stream:
         events = [event async for event in stream] if side.is_async else list(stream)
         final = getattr(stream, "get_final_completion", None) or stream.get_final_response
-        return [(type(event), event.type) for event in events], (await side.get(final())).to_dict()
+        return [(type(event), event.type) for event in events], (await side.get(final())).to_dict(warnings=False)
 
 
 @pytest.mark.parametrize(
@@ -440,8 +441,12 @@ async def test_an_async_stream_broken_off_and_collected_is_not_stored(async_side
     for _ in range(20):  # the loop finalizes collected generators in tasks of its own
         await asyncio.sleep(0)
     assert enabled.stats().stored == 0
-    assert len(await async_side.all(chat(client))) > 2
-    assert (provider.calls, enabled.stats().stored) == (2, 1)
+    provider.release()
+    # The SDK leaves the connection open in this case; so whoever asks next may read on, or ask anew.
+    events = await async_side.all(chat(client))
+    assert shown(await async_side.all(chat(client))) == shown(events)
+    assert len(events) > 5
+    assert enabled.stats().stored == 1
 
 
 async def test_a_stream_never_iterated_is_not_stored(side, provider, client, enabled):
@@ -598,12 +603,12 @@ async def test_a_faulty_stream_is_what_it_is_without_a_cache_and_not_stored(
     enable(cache, served)
     for one in (bare, cached):
         one.script(fault)
-    plain = await outcome_of(side, ask(side.client(bare.base_url)))
-    miss = await outcome_of(side, ask(served))
+    plain = await outcome_of(side, lambda: ask(side.client(bare.base_url)))
+    miss = await outcome_of(side, lambda: ask(served))
     assert miss == plain
     assert cached.calls == bare.calls == 1
     assert cache.stats().stored == 0
-    again = await outcome_of(side, ask(served))
+    again = await outcome_of(side, lambda: ask(served))
     assert again[1] is None
     assert len(again[0]) > 2
     assert cached.calls == 2
@@ -626,7 +631,7 @@ REASONS = {
 async def test_the_outcome_says_why_a_stream_was_not_stored(side, provider, client, enabled, fault, reason):
     provider.script(fault)
     with track() as outcomes:
-        await outcome_of(side, chat(client))
+        await outcome_of(side, lambda: chat(client))
     (outcome,) = outcomes
     assert (outcome.stored, outcome.not_stored) == (False, reason)
     if not reason.startswith("status"):
@@ -636,7 +641,7 @@ async def test_the_outcome_says_why_a_stream_was_not_stored(side, provider, clie
 @pytest.mark.parametrize("status", ["failed", "cancelled", "queued", "in_progress"])
 async def test_a_responses_stream_that_is_not_completed_is_not_stored(side, provider, client, enabled, status):
     provider.script(Fault(response_status=status))
-    await outcome_of(side, responses(client))
+    await outcome_of(side, lambda: responses(client))
     await side.all(responses(client))
     assert (provider.calls, enabled.stats().stored) == (2, 1)
 
@@ -667,7 +672,7 @@ async def test_a_marker_inside_the_content_neither_ends_nor_completes_a_stream(
 ):
     provider.reply("data: [DONE]\n\ndata: [DONE]\n\nevent: response.completed\n\n[DONE] {\"error\": 1} end")
     provider.script(Fault(silent_end_after=6))
-    await outcome_of(side, ask(client))
+    await outcome_of(side, lambda: ask(client))
     assert enabled.stats().stored == 0
     first = await side.all(ask(client))
     again = await side.all(ask(client))
@@ -738,15 +743,15 @@ async def test_a_connection_that_breaks_mid_stream_raises_what_it_raises_without
 
     served = make()
     enable(cache, served)
-    plain = await outcome_of(side, chat(make()))
-    miss = await outcome_of(side, chat(served))
+    plain = await outcome_of(side, lambda: chat(make()))
+    miss = await outcome_of(side, lambda: chat(served))
     assert miss == plain
     assert len(plain[0]) == 2
     assert plain[1] is not None
     assert cache.stats().stored == 0
     assert cache.stats().dropped == {"cut": 1}
     assert all(type(body).closed for body in bodies)
-    await outcome_of(side, chat(served))
+    await outcome_of(side, lambda: chat(served))
     assert len(bodies) == 3
 
 
@@ -756,8 +761,8 @@ async def test_a_stalled_stream_times_out_as_without_a_cache(side, fresh, cache,
     enable(cache, served)
     for one in (bare, cached):
         one.script(Fault(hold_after=2))
-    plain = await outcome_of(side, chat(side.client(bare.base_url, timeout=0.1)))
-    miss = await outcome_of(side, chat(served))
+    plain = await outcome_of(side, lambda: chat(side.client(bare.base_url, timeout=0.1)))
+    miss = await outcome_of(side, lambda: chat(served))
     assert miss == plain
     assert plain[1] is not None
     assert cache.stats().stored == 0
@@ -799,8 +804,8 @@ async def test_a_follower_of_a_cut_stream_gets_an_error_not_a_short_answer(side,
     two = await side.get(chat(client))
     await side.next(two)
     provider.release()
-    leader = await outcome_of(side, one)
-    follower = await outcome_of(side, two)
+    leader = await outcome_of(side, lambda: one)
+    follower = await outcome_of(side, lambda: two)
     assert leader[1] is not None
     assert follower[1] is not None
     assert follower[1][0] is leader[1][0]
@@ -842,15 +847,19 @@ def test_a_stream_collected_at_an_awkward_moment_does_not_lock_up(sync_side, pro
                 lock.acquire()
                 gc.collect()
 
+            def __getattr__(self, name):
+                return getattr(lock, name)
+
             def __exit__(self, *_):
-                lock.release()
+                with contextlib.suppress(RuntimeError):
+                    lock.release()
 
         holder._lock = Collecting()
         work = threading.Thread(
             target=(lambda: list(completions(client))) if which == "flights" else enabled.stats, daemon=True
         )
         work.start()
-        work.join(5)
+        work.join(2)
         holder._lock = lock
         stuck = work.is_alive()
         if stuck:

@@ -1,0 +1,125 @@
+"""All benchmarks, or those named: `python tests/benchmarks/run.py [--json] [NAME...]`.
+
+Prints each figure with the bound it is held against. When everything ran, writes RESULTS.md beside itself,
+a figure that misses its bound included and marked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), *(str(HERE.parents[1] / name) for name in ("caching", "integrations"))]
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+BENCHES = {
+    "import": "Import, CPU ms over bare Python",
+    "hit": "A hit, CPU us",
+    "miss": "A miss, wall us, neighbouring calls in turn",
+    "memory_store": "Memory store, CPU us a call; memory and hit ratios",
+    "recorder": "Recorder, CPU us a chunk",
+}
+# At most, or at least where the figure is a hit ratio; names are those that the benchmarks return.
+BOUNDS = {
+    "askonce / openai": 0.1,
+    "key, 30 KB prompt": 40.0,
+    "hit in memory, own share": 40.0,
+    "hit on disk above memory": 150.0,
+    "chat, miss with memory adds": 150.0,
+    "chat, miss with disk adds": 150.0,
+    "memory over bytes stored, 100k entries": 1.3,
+    "recorder, chat": 3.0,
+    "recorder, responses": 3.0,
+}
+
+
+def bound_of(name: str) -> float | None:
+    """What a figure is held against, if anything."""
+    if name.startswith(("get", "set")):
+        return 3.0
+    return BOUNDS.get(name)
+
+
+def verdict(name: str, figure: float) -> str:
+    """ "" without a bound, else whether it holds."""
+    bound = bound_of(name)
+    return "" if bound is None else "yes" if figure <= bound else "NO"
+
+
+def machine() -> str:
+    """One line on what was measured where."""
+    packages = ", ".join(f"{name} {version(name)}" for name in ("openai", "orjson"))
+    python = f"Python {platform.python_version()}"
+    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {python}, {packages}"
+
+
+def main() -> int:
+    """Run, show, write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"one of: {', '.join(BENCHES)} (default: all)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+    options = parser.parse_args()
+    unknown = set(options.names) - BENCHES.keys()
+    if unknown:
+        parser.error(f"not known: {', '.join(sorted(unknown))}; allowed: {', '.join(BENCHES)}")
+    names = options.names or list(BENCHES)
+    console = Console(stderr=options.json)
+    results = {
+        name: importlib.import_module(f"bench_{name}").run()
+        for name in track(names, description="measuring", console=console)
+    }
+    if options.json:
+        print(json.dumps({"machine": machine(), "results": results}, indent=2))
+    else:
+        show(console, results)
+    if set(names) == set(BENCHES):
+        (HERE / "RESULTS.md").write_text(report(results), "utf-8")
+    return 0
+
+
+def show(console: Console, results: dict[str, dict[str, float]]) -> None:
+    """Tables for people."""
+    console.print(machine())
+    for name, figures in results.items():
+        table = Table(title=BENCHES[name], title_justify="left")
+        table.add_column("what")
+        table.add_column("figure", justify="right")
+        table.add_column("at most", justify="right")
+        table.add_column("holds")
+        for what, figure in figures.items():
+            bound = bound_of(what)
+            table.add_row(
+                what, f"{figure:,.2f}", "" if bound is None else f"{bound:g}", verdict(what, figure)
+            )
+        console.print(table)
+
+
+def report(results: dict[str, dict[str, float]]) -> str:
+    """RESULTS.md."""
+    lines = ["# Results", "", f"{machine()}. Written by `make bench`; medians unless said otherwise.", ""]
+    for name, figures in results.items():
+        lines += [f"## {BENCHES[name]}", "", "| what | figure | at most | holds |", "|---|---:|---:|---|"]
+        for what, figure in figures.items():
+            bound = bound_of(what)
+            most = "" if bound is None else f"{bound:g}"
+            lines.append(f"| {what} | {figure:,.2f} | {most} | {verdict(what, figure)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
