@@ -95,7 +95,7 @@ def decode(key: str, data: bytes, seal: Seal | None = None, *, limit: int = 1 <<
 
 _NUMBER: Final = (int, float)
 _TIME: Final = (int, float, type(None))
-_TYPES: Final = (int, list, _NUMBER, _TIME, _TIME, str, str, str, dict, _NUMBER, list, dict)
+_TYPES: Final[tuple[Any, ...]] = (int, list, _NUMBER, _TIME, _TIME, str, str, str, dict, _NUMBER, list, dict)
 
 
 def _is_well_formed(head: Any) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 _BOUNDARY = re.compile(r'boundary=(?:"([^"]+)"|([^\s;]+))', re.IGNORECASE)
-_NAME = re.compile(rb'[; ]name="([^"]*)"')
+_NAME = re.compile(rb'\r\ncontent-disposition:[^\r\n]*?[; ]name="([^"]*)"', re.IGNORECASE)
 _MAX_TEXT = 4096
 
 

@@ -202,11 +202,9 @@ class Policy:
                 f"Policy: cacheable={self.cacheable!r} is not allowed; allowed: a callable or None"
             )
         rules: Any = self.rules
-        rules = tuple(rules) if isinstance(rules, Iterable) else (rules,)
-        for rule in rules:
-            if not isinstance(rule, Rule):
-                given = type(rule).__name__
-                raise ConfigurationError(f"Policy: rules holds {given}; allowed: a sequence of Rule(...)")
+        rules = tuple(rules) if isinstance(rules, Iterable) else (None,)
+        if not all(isinstance(rule, Rule) for rule in rules):
+            raise ConfigurationError(f"Policy: rules={self.rules!r} is not allowed; allowed: a sequence of Rule(...)")
         put = object.__setattr__
         put(self, "rules", rules)
         put(self, "ignore_fields", _names("ignore_fields", self.ignore_fields))

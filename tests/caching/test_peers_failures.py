@@ -624,25 +624,6 @@ def test_the_first_hit_of_a_stream_needs_nothing_that_is_not_installed(cached, p
     }
 
 
-def test_enabling_and_disabling_leaves_the_client_classes_as_they_were():
-    def vitals():
-        from openai._base_client import AsyncAPIClient, SyncAPIClient
-
-        kinds = (openai.OpenAI, openai.AsyncOpenAI, SyncAPIClient, AsyncAPIClient)
-        return [(kind, vars(kind).get("_send_request")) for kind in kinds]
-
-    before = vitals()
-    for _ in range(2):
-        enable_cache(Cache("memory://"))
-        enable_cache()
-        disable_cache()
-        assert vitals() != before
-        disable_cache()
-        assert vitals() == before
-    disable_cache()
-    assert vitals() == before
-
-
 def test_another_process_hits_what_this_one_stored(cached, provider, tmp_path):
     client = cached(Cache(f"disk://{tmp_path}"))
     first = said(ask(client))

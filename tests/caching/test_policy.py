@@ -19,7 +19,7 @@ BAD = {
     "stale_while_revalidate": [None, -1, "x", True, math.inf],
     "stale_if_error": [None, -1, "x", False],
     "jitter": [-0.1, 1.1, math.nan, "0.1", None, True, [], 2],
-    "rules": [5, None, "gpt*", [5], ("x",), [None], Rule(model="x"), {"model": "x"}],
+    "rules": [5, None, "gpt*", [5], ("x",), [None], {"model": "x"}],
     "max_entry_bytes": [0, -1, 1.5, "big", None, True],
     "max_temperature": [-1, "1", True, [], math.nan, -0.001],
     "store_truncated": [None, 1, "yes", 0],
@@ -87,6 +87,10 @@ def test_good_values_are_read():
     assert (policy.rules, policy.ignore_fields) == ((Rule(model="a", ttl=None),), frozenset({"x"}))
     assert b"x-y" in policy.vary
     assert b"openai-beta" in policy.vary
+
+
+def test_a_single_rule_need_not_be_wrapped():
+    assert Policy(rules=Rule(model="a", ttl=1)).rules == (Rule(model="a", ttl=1),)
 
 
 def test_the_defaults_are_those_of_the_manual():

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 __all__ = ["FakeProvider", "FlakyStore", "ManualClock", "StoreContract"]
 
-_HOMES = {"FakeProvider": "_provider", "FlakyStore": "_flaky", "ManualClock": "_clock", "StoreContract": "_contract"}
+_HOMES = {
+    "FakeProvider": "_provider",
+    "FlakyStore": "_flaky",
+    "ManualClock": "_clock",
+    "StoreContract": "_contract",
+}
 
 
 def __getattr__(name: str) -> Any:

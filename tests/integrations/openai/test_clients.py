@@ -160,7 +160,7 @@ def module_client(provider):
     before = {name: getattr(openai, name) for name in names}
     http = openai.DefaultHttpxClient(verify=False)
     openai._reset_client()
-    openai.api_key, openai.base_url, openai.max_retries = "module", provider.base_url, 0
+    openai.api_key, openai.base_url, openai.max_retries = "module", provider.base_url + "/", 0
     openai.http_client = http
     yield openai
     http.close()

@@ -254,9 +254,12 @@ def test_many_clients_come_and_go_without_a_trace(provider, cache, enable):
 # -- others who wrap the same method ----------------------------------------------------------------
 
 
-@pytest.fixture
-def wrap():
-    """Wraps the method on top of whatever is there, as tracers do, and takes it back after the test."""
+@pytest.fixture(params=["tells", "opaque"])
+def wrap(request):
+    """Wraps the method on top of whatever is there, as tracers do, and takes it back after the test.
+
+    Some say what they wrap (`functools.wraps`, wrapt), others do not.
+    """
     undos = []
 
     def on_top(kind):
@@ -268,17 +271,19 @@ def wrap():
             seen.append(request)
             return below.__get__(self, type(self))(request, **kwargs)
 
+        if request.param == "tells":
+            send.__wrapped__ = below
         owner._send_request = send
 
         def undo():
             if vars(owner)["_send_request"] is send:
                 owner._send_request = below
 
-        def force():
+        def leave():
             owner._send_request = below
 
         undos.append(undo)
-        return seen, force
+        return seen, leave
 
     yield on_top
     for undo in reversed(undos):
@@ -297,41 +302,63 @@ async def test_a_tracer_installed_before_sees_only_what_reaches_the_provider(sid
 
 async def test_a_tracer_installed_later_sees_every_call_and_all_is_served(side, provider, cache, wrap):
     enable_cache(cache)
-    seen, undo = wrap(side.kind)
+    seen, leave = wrap(side.kind)
     client = side.client(provider.base_url)
     await side.get(ask(client))
     await side.get(ask(client))
     assert (len(seen), provider.calls) == (2, 1)
-    undo()
+    leave()
     disable_cache()
 
 
 async def test_disabling_beneath_a_tracer_passes_everything_through(side, provider, cache, wrap):
     enable_cache(cache)
-    seen, undo = wrap(side.kind)
+    seen, _ = wrap(side.kind)
     disable_cache()
     client = side.client(provider.base_url)
     for _ in range(2):
-        raw = await side.get(
-            client.chat.completions.with_raw_response.create(model="m", messages=MESSAGES)
-        )
+        raw = await side.get(client.chat.completions.with_raw_response.create(model="m", messages=MESSAGES))
         assert "cache-status" not in raw.headers
     assert (len(seen), provider.calls, cache.stats().calls) == (2, 2, 0)
-    undo()
 
 
-async def test_enabling_again_beneath_a_tracer_serves_again_and_once(side, provider, cache, wrap):
+async def asked_of_everything(side, client):
+    """A miss, a hit, a stream, its replay, and two bypasses."""
+    for _ in range(2):
+        await side.get(ask(client))
+        await side.all(ask(client, stream=True))
+        await side.get(client.get("/models", cast_to=object))
+
+
+def counted_once(cache):
+    stats = cache.stats()
+    return (stats.misses, stats.hits, stats.bypasses, stats.coalesced, stats.stored) == (2, 2, 2, 0, 2)
+
+
+async def test_enabling_again_beneath_a_tracer_serves_again_and_counts_once(side, provider, cache, wrap):
     enable_cache(cache)
-    seen, undo = wrap(side.kind)
+    wrap(side.kind)
     disable_cache()
+    enable_cache(cache)
+    await asked_of_everything(side, side.client(provider.base_url))
+    disable_cache()
+    assert provider.calls == 2
+    assert counted_once(cache)
+
+
+async def test_enabling_again_after_the_tracer_on_top_has_left_serves_again_and_counts_once(
+    side, provider, cache, wrap
+):
+    enable_cache(cache)
+    _, leave = wrap(side.kind)
+    disable_cache()
+    leave()
     enable_cache(cache)
     client = side.client(provider.base_url)
-    await side.get(ask(client))
-    await side.get(ask(client))
-    assert (len(seen), provider.calls) == (2, 1)
-    assert (cache.stats().misses, cache.stats().hits, cache.stats().stored) == (1, 1, 1)
-    undo()
+    await asked_of_everything(side, client)
     disable_cache()
+    assert provider.calls == 2
+    assert counted_once(cache)
 
 
 async def test_a_tracer_on_one_kind_of_client_does_not_keep_the_other_from_being_enabled_again(
@@ -340,39 +367,36 @@ async def test_a_tracer_on_one_kind_of_client_does_not_keep_the_other_from_being
     """One method could be restored, the other not: enabling has to look at each."""
     other = openai.OpenAI if side.is_async else openai.AsyncOpenAI
     enable_cache(cache)
-    _, undo = wrap(other)
+    wrap(other)
     disable_cache()
     enable_cache(cache)
-    client = side.client(provider.base_url)
-    await side.get(ask(client))
-    await side.get(ask(client))
-    undo()
+    await asked_of_everything(side, side.client(provider.base_url))
     disable_cache()
-    assert provider.calls == 1
+    assert provider.calls == 2
+    assert counted_once(cache)
 
 
 async def test_enabling_works_after_somebody_else_restored_the_method_from_under_us(
     side, provider, cache, wrap
 ):
     """A tracer that was there first takes itself away, and us with it."""
-    _, undo = wrap(side.kind)
+    _, leave = wrap(side.kind)
     enable_cache(cache)
-    undo()
+    leave()
     disable_cache()
     enable_cache(cache)
-    client = side.client(provider.base_url)
-    await side.get(ask(client))
-    await side.get(ask(client))
+    await asked_of_everything(side, side.client(provider.base_url))
     disable_cache()
-    assert provider.calls == 1
+    assert provider.calls == 2
+    assert counted_once(cache)
 
 
 def test_the_method_is_restored_when_the_tracer_on_top_has_left(cache, wrap):
     before = methods()
     enable_cache(cache)
-    _, undo = wrap(openai.OpenAI)
+    _, leave = wrap(openai.OpenAI)
     disable_cache()
-    undo()
+    leave()
     enable_cache(cache)
     disable_cache()
     assert methods() == before
