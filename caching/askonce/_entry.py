@@ -90,8 +90,8 @@ class Entry:
         return f"<Entry {self.meta.surface} {self.meta.model} {self.status}, {len(self.body)} bytes>"
 
 
-def plain_usage(usage: Any) -> dict[str, int]:
-    """The numbers of a provider's usage object, nested ones as "outer.inner"."""
+def plain_usage(usage: Any, depth: int = 3) -> dict[str, int]:
+    """The numbers of a provider's usage object other than 0, nested ones as "outer.inner"."""
     found: dict[str, int] = {}
     if isinstance(usage, dict):
         fields: dict[object, object] = usage
@@ -99,7 +99,7 @@ def plain_usage(usage: Any) -> dict[str, int]:
             if isinstance(value, int) and not isinstance(value, bool):
                 if value:  # most details are 0, and every entry carries them
                     found[str(name)] = value
-            elif isinstance(value, dict):
-                for inner, number in plain_usage(value).items():
+            elif isinstance(value, dict) and depth:
+                for inner, number in plain_usage(value, depth - 1).items():
                     found[f"{name}.{inner}"] = number
     return found

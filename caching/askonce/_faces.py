@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from askonce._bridge import step
 from askonce._exchange import AsyncExchange, Exchange, Opened
 from askonce._flights import Flight, Owner, State
+from askonce._fork import renew_after_fork
 from askonce._reader import Reader, waker
 from askonce.stores.tiered import Tiers
 
@@ -40,6 +41,11 @@ class SyncFace:
 
     def __init__(self, tiers: Tiers) -> None:
         self.tiers = tiers
+        self._slots = threading.BoundedSemaphore(_MAX_BACKGROUND)
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """The parent's refreshes run in the parent."""
         self._slots = threading.BoundedSemaphore(_MAX_BACKGROUND)
 
     def owner(self) -> Owner:
@@ -77,11 +83,13 @@ class SyncFace:
         if not self._slots.acquire(blocking=False):
             return False
 
+        slots = self._slots
+
         def run() -> None:
             try:
                 step(work())
             finally:
-                self._slots.release()
+                slots.release()
 
         threading.Thread(target=run, name="askonce-refresh", daemon=True).start()
         return True
@@ -93,6 +101,11 @@ class AsyncFace:
     def __init__(self, tiers: Tiers) -> None:
         self.tiers = tiers
         self._tasks: set[Task[None]] = set()  # loops hold their tasks weakly
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """The parent's refreshes run in the parent."""
+        self._tasks = set()
 
     def owner(self) -> Owner:
         return Owner(threading.current_thread(), _loop())

@@ -11,7 +11,8 @@ Rules, in the order in which they are asked:
   fails too, everybody asks on their own: nobody pays for more than two failures of others.
 * A leader that was cancelled hands over; that is nobody's failure and does not count.
 * A leader whose thread or event loop has died is not waited for.
-* Whoever would wait for something that only they could do (the same thread, the same loop) does not.
+* Whoever would wait for something that only they could do (the same thread, the same loop) does not,
+  nor does a call made from inside a leader's own provider call: two such calls could wait for each other.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Final
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
     from askonce._shared import SharedStream
 
 Wake = Callable[[], None]
+leading: ContextVar[bool] = ContextVar("askonce_leading", default=False)
+"""True inside a leader's provider call."""
+
 _PASS_SECONDS: Final = 10.0
 _PASS_LIMIT: Final = 10_000
 
@@ -159,7 +164,7 @@ class Flights:
                 return None, False
             known = self._flying.get(key)
             if known is not None and self._can_be_joined(known):
-                if owner.would_wait_for_itself(known.owner, live=known.state is State.LIVE):
+                if leading.get() or owner.would_wait_for_itself(known.owner, live=known.state is State.LIVE):
                     return None, False
                 return known, False
             turn = 0 if after is None else after.turn

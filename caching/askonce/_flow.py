@@ -29,7 +29,7 @@ from askonce._events import warn
 from askonce._exchange import AsyncExchange, Exchange, Opened, RawHeaders, Reply
 from askonce._explain import nearest
 from askonce._faces import Face
-from askonce._flights import Flight, Flights, State
+from askonce._flights import Flight, Flights, State, leading
 from askonce._hot import Hot
 from askonce._keeper import Keeper
 from askonce._ledger import Ledger
@@ -163,7 +163,11 @@ class Flow:
     async def _ask(self, call: Call, flight: Flight | None, stale: Found | None, reason: str) -> Reply:
         """Call the provider, then judge, store and publish what it says."""
         asked = time.perf_counter()
-        opened = await call.face.open(call.exchange)
+        inside = leading.set(True)
+        try:
+            opened = await call.face.open(call.exchange)
+        finally:
+            leading.reset(inside)
         if opened.status != _OK:
             if flight is not None:
                 self.flights.fail(flight, counts=True)
@@ -213,6 +217,7 @@ class Flow:
             close=opened.close,
             recorder=recorder,
             settle=settle,
+            limit=call.decision.terms.max_entry_bytes,
             loop=call.face.owner().loop,
         )
         reader = Reader.of(shared, leads=True)

@@ -204,7 +204,9 @@ class Policy:
         rules: Any = self.rules
         rules = tuple(rules) if isinstance(rules, Iterable) else (None,)
         if not all(isinstance(rule, Rule) for rule in rules):
-            raise ConfigurationError(f"Policy: rules={self.rules!r} is not allowed; allowed: a sequence of Rule(...)")
+            raise ConfigurationError(
+                f"Policy: rules={self.rules!r} is not allowed; allowed: a sequence of Rule(...)"
+            )
         put = object.__setattr__
         put(self, "rules", rules)
         put(self, "ignore_fields", _names("ignore_fields", self.ignore_fields))

@@ -64,7 +64,7 @@ class Reader:
                 continue
             gate = threading.Lock()
             gate.acquire()
-            if stream.enlist(self, gate.release):
+            if stream.enlist(self, gate.release, claim=True):
                 if stream.loop is None:
                     stream.pull()
                 else:
@@ -93,11 +93,13 @@ class Reader:
                 return chunk
             loop = asyncio.get_running_loop()
             arrived: Future[None] = loop.create_future()
-            if stream.enlist(self, waker(loop, arrived, here=stream.loop is loop)):
+            # A worker thread may be long in coming; until it pulls, others may.
+            claim = stream.loop is not None
+            if stream.enlist(self, waker(loop, arrived, here=stream.loop is loop), claim=claim):
                 if stream.loop is loop:
                     stream.start_task()
                 elif stream.loop is None:
-                    loop.run_in_executor(None, stream.pull)
+                    loop.run_in_executor(None, stream.pull_unless_pulled)
                 else:
                     stream.start_task_from_elsewhere()
             if self.leads:

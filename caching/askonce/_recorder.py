@@ -75,6 +75,7 @@ class Recorder:
         reason: why the recording was dropped, else empty: "too large", "cut", "error event", "unframed",
             "content-encoding", or what `abort` was given.
         body: the decoded body once complete, else None.
+        is_cut: the stream ended before its final event; also known of one that was too large to record.
     """
 
     __slots__ = (
@@ -86,7 +87,9 @@ class Recorder:
         "_needs_final",
         "_scanner",
         "_size",
+        "_watches",
         "body",
+        "is_cut",
         "reason",
         "state",
     )
@@ -103,6 +106,8 @@ class Recorder:
         self.state: State = "recording"
         self.reason = ""
         self.body: bytes | None = None
+        self.is_cut = False
+        self._watches = False
         media_type = content_type.partition(";")[0].strip().lower()
         self._scanner = Scanner() if media_type == _SSE else None
         self._ndjson = media_type in _NDJSON
@@ -126,7 +131,7 @@ class Recorder:
         The chunk is kept, not copied. One chunk is decoded in one go, so that until the limit is checked
         a small compressed chunk can be a large one: the caller's own client allows for the same.
         """
-        if self.state != "recording":
+        if self.state != "recording" and not self._watches:
             return
         if self._decoder is not None:
             try:
@@ -134,11 +139,15 @@ class Recorder:
             except ValueError:
                 self._drop(ENCODING)
                 return
-        self._take(chunk)
+        if self._watches:
+            self._watch(chunk)
+        else:
+            self._take(chunk)
 
     def eof(self) -> None:
         """The body has ended, as far as HTTP can tell. Decides the recording."""
         if self.state != "recording":
+            self.is_cut = self._watches and not self._saw_the_end()
             return
         whole = True
         if self._decoder is not None:
@@ -181,12 +190,25 @@ class Recorder:
             self._decided(scanner, chunk, size)
             return False
         if size > self._limit:
+            decoder = self._decoder
             self._drop(TOO_LARGE)
+            # Others may read along: whether they got all of it still has to be known.
+            self._watches = scanner is not None and self._needs_final
+            self._scanner, self._decoder = scanner, decoder
             return False
         self._size = size
         if chunk:
             self._chunks.append(chunk)
         return True
+
+    def _watch(self, chunk: bytes) -> None:
+        if self._scanner is None or self._scanner.feed(chunk):
+            self._watches = False
+            self._free()
+
+    def _saw_the_end(self) -> bool:
+        scanner = self._scanner
+        return scanner is not None and (scanner.settle() or bool(scanner.closing))
 
     def _decided(self, scanner: Scanner, chunk: bytes, size: int) -> None:
         if scanner.end > self._limit:
@@ -233,6 +255,8 @@ class Recorder:
     def _drop(self, reason: str) -> None:
         self.reason = reason
         self.state = "dropped"
+        self.is_cut = reason == CUT
+        self._watches = False
         self._free()
 
     def _free(self) -> None:

@@ -70,12 +70,14 @@ class SharedStream:
         close: closes the provider's response; a coroutine function when the source is async.
         recorder: is fed every chunk, once.
         settle: run once, when the recorder is complete or has dropped the stream. Must not raise.
+        limit: bytes kept for readers who lag behind, once the stream is not recorded any more.
         loop: the event loop of an async source; None for a sync one.
     """
 
     __slots__ = (
-        "__weakref__", "_active", "_base", "_chunks", "_close", "_closed", "_ended", "_error", "_lock",
-        "_pulling", "_readers", "_settle", "_source", "_task", "_wakers", "loop", "recorder",
+        "__weakref__", "_active", "_base", "_chunks", "_close", "_closed", "_ended", "_error", "_held",
+        "_kept_bytes", "_limit", "_lock", "_orphaned", "_pulling", "_readers", "_settle", "_settling",
+        "_source", "_task", "_wakers", "loop", "recorder",
     )  # fmt: skip
 
     def __init__(
@@ -85,6 +87,7 @@ class SharedStream:
         close: Callable[[], Any],
         recorder: Recorder,
         settle: Settle,
+        limit: int,
         loop: AbstractEventLoop | None,
     ) -> None:
         self.recorder = recorder
@@ -99,7 +102,12 @@ class SharedStream:
         self._error: BaseException | None = None
         self._pulling = False
         self._closed = False
-        self._task: Task[None] | None = None  # held, because loops hold their tasks weakly
+        self._orphaned = False  # the last reader left in the middle of a pull; who pulls, closes
+        self._settling = False
+        self._limit = limit
+        self._kept_bytes = 0
+        self._task: Task[None] | None = None  # the pull under way
+        self._held: set[Task[None]] = set()  # because loops hold their tasks weakly
         self._wakers: list[Wake] = []
         self._readers: list[Place] = []
         self._active = time.monotonic()
@@ -133,6 +141,9 @@ class SharedStream:
             if self._readers or self._closed:
                 return False
             self._closed = True
+            if self._pulling and self.loop is None:
+                self._orphaned = True
+                return False
             return True
 
     # -- what was read --------------------------------------------------------------------------
@@ -145,6 +156,8 @@ class SharedStream:
         """
         with self._lock:
             position = reader.position - self._base
+            if position < 0:
+                raise StreamBroken(None)  # it lagged too far behind a stream that is not recorded
             if position < len(self._chunks):
                 chunk = self._chunks[position]
                 reader.position += 1
@@ -155,15 +168,24 @@ class SharedStream:
                 raise self._error if reader.leads else StreamBroken(self._error)
             if not self._ended:
                 return PENDING
-            if not reader.leads and self.recorder.state == "dropped" and self.recorder.reason == "cut":
+            if not reader.leads and self.recorder.is_cut:
                 raise StreamBroken(None)
             return None
 
     def _forget(self) -> None:
-        """Drop chunks that every reader has had: nothing is recorded and nobody can join any more."""
+        """Drop chunks that nobody needs any more: nothing is recorded, and nobody can join.
+
+        What a reader who lags behind still needs is kept up to the limit; then that reader is given up.
+        """
         needed = min((reader.position for reader in self._readers), default=self._base + len(self._chunks))
-        del self._chunks[: needed - self._base]
-        self._base = needed
+        drop = max(0, needed - self._base)
+        while self._kept_bytes - sum(map(len, self._chunks[:drop])) > self._limit and drop < len(
+            self._chunks
+        ):
+            drop += 1
+        self._kept_bytes -= sum(map(len, self._chunks[:drop]))
+        del self._chunks[:drop]
+        self._base += drop
 
     # -- pulling --------------------------------------------------------------------------------
 
@@ -175,8 +197,12 @@ class SharedStream:
             self._pulling = True
             return True
 
-    def enlist(self, reader: Place, wake: Wake) -> bool:
-        """Have `wake()` called when there is something new; True when the caller must see to a pull."""
+    def enlist(self, reader: Place, wake: Wake, *, claim: bool) -> bool:
+        """Have `wake()` called when there is something new.
+
+        Returns:
+            True when nobody pulls and the caller must see to it; with `claim`, the pull is the caller's.
+        """
         with self._lock:
             if reader.position - self._base < len(self._chunks) or self._ended or self._error is not None:
                 wake()
@@ -184,7 +210,7 @@ class SharedStream:
             self._wakers.append(wake)
             if self._pulling:
                 return False
-            self._pulling = True
+            self._pulling = claim
             return True
 
     def pull(self) -> None:
@@ -202,7 +228,12 @@ class SharedStream:
                 if self._record(chunk, error):
                     step(self._settled())
             finally:
-                self._publish(chunk, error)
+                self._pulled(chunk, error)
+
+    def pull_unless_pulled(self) -> None:
+        """`pull`, on a worker thread, unless somebody else was faster."""
+        if self.claim():
+            self.pull()
 
     async def apull(self) -> None:
         """Pull one chunk of an async source on its own loop, after a claim."""
@@ -217,15 +248,17 @@ class SharedStream:
         finally:
             try:
                 if self._record(chunk, error):
+                    self._settling = True
                     await self._settled()
             finally:
+                self._settling = False
                 self._task = None
-                self._publish(chunk, error)
+                self._pulled(chunk, error)
 
     def start_task(self) -> None:
-        """`apull` in a task, on the source's loop."""
+        """`apull` in a task, on the source's loop, after a claim."""
         assert self.loop is not None  # noqa: S101 - sync sources are pulled by threads
-        self._task = self.loop.create_task(self.apull())
+        self._task = self._hold(self.loop.create_task(self.apull()))
 
     def start_task_from_elsewhere(self) -> None:
         """`start_task` from another thread or loop."""
@@ -233,10 +266,19 @@ class SharedStream:
         try:
             self.loop.call_soon_threadsafe(self.start_task)
         except RuntimeError:  # that loop is closed, and the connection with it
-            self._publish(None, StreamBroken(None))
+            self._pulled(None, StreamBroken(None))
+
+    def _hold(self, task: Task[None]) -> Task[None]:
+        self._held.add(task)
+        task.add_done_callback(self._held.discard)
+        return task
 
     def _record(self, chunk: bytes | None, error: BaseException | None) -> bool:
-        """Feed the recorder; True when there is something to settle."""
+        """Feed the recorder and hand a chunk out; True when there is something to settle.
+
+        A chunk is its readers' at once, also the last one: they do not wait for a store. The end and an
+        error they see only afterwards, so that whoever has read to the end finds the answer settled.
+        """
         recorder = self.recorder
         if error is not None:
             recorder.abort("cut")
@@ -244,7 +286,32 @@ class SharedStream:
             recorder.eof()
         else:
             recorder.feed(chunk)
+            with self._lock:
+                self._chunks.append(chunk)
+                self._kept_bytes += len(chunk)
+                if recorder.state == "dropped":
+                    self._forget()
+                wakers, self._wakers = self._wakers, []
+            for wake in wakers:
+                wake()
         return self._settle is not None and recorder.state != "recording"
+
+    def _pulled(self, chunk: bytes | None, error: BaseException | None) -> None:
+        """The pull is over: who wants more may pull; if nobody is left, close."""
+        with self._lock:
+            self._active = time.monotonic()
+            self._pulling = False
+            if error is not None:
+                # Somebody's Ctrl-C or cancellation is nobody else's: to others the stream just broke.
+                self._error = error if isinstance(error, Exception) else StreamBroken(error)
+            elif chunk is None:
+                self._ended = True
+            wakers, self._wakers = self._wakers, []
+            orphaned, self._orphaned = self._orphaned, False
+        for wake in wakers:
+            wake()
+        if orphaned:
+            self.finish()
 
     async def _settled(self) -> None:
         settle, self._settle = self._settle, None
@@ -268,7 +335,7 @@ class SharedStream:
     # -- closing --------------------------------------------------------------------------------
 
     def finish(self) -> None:
-        """Close a sync source; the caller was the last reader."""
+        """Close a sync source; nobody reads any more."""
         try:
             self._close()
         finally:
@@ -276,14 +343,28 @@ class SharedStream:
             step(self._settled())
 
     async def afinish(self) -> None:
-        """Close an async source on its own loop; the caller was the last reader."""
-        task = self._task
-        try:
-            if task is not None:
-                import asyncio  # noqa: PLC0415 - we run on a loop
+        """Close an async source on its own loop; the caller was the last reader.
 
-                task.cancel()
-                await asyncio.wait([task])
+        The work is done in a task of its own: a cancellation of the caller, or a second one, must not
+        leave the connection open.
+        """
+        import asyncio  # noqa: PLC0415 - we run on a loop
+
+        await asyncio.shield(self._start_finish())
+
+    def _start_finish(self) -> Task[None]:
+        assert self.loop is not None  # noqa: S101
+        return self._hold(self.loop.create_task(self._finish_task()))
+
+    async def _finish_task(self) -> None:
+        import asyncio  # noqa: PLC0415
+
+        pull = self._task
+        try:
+            if pull is not None:
+                if not self._settling:  # what is whole is being stored: that much time there is
+                    pull.cancel()
+                await asyncio.wait([pull])
             await self._close()
         finally:
             self.recorder.abort("closed early")
@@ -291,11 +372,6 @@ class SharedStream:
 
     def finish_from_elsewhere(self) -> None:
         """`afinish` from another thread or loop; nobody waits for it."""
-        loop = self.loop
-        assert loop is not None  # noqa: S101
-
-        def start() -> None:
-            self._task = loop.create_task(self.afinish())
-
+        assert self.loop is not None  # noqa: S101
         with suppress(RuntimeError):  # that loop is closed, and the connection with it
-            loop.call_soon_threadsafe(start)
+            self.loop.call_soon_threadsafe(self._start_finish)

@@ -44,6 +44,7 @@ class Surface:
         read_json: reads a JSON answer.
         read_events: reads the data objects of an event stream; None: nothing but completeness counts.
         sampled: answers depend on `temperature`, 1 unless given.
+        media: beginnings of content types that answers have besides JSON and event streams.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Surface:
     read_json: Callable[[Json], Reading]
     read_events: Callable[[Iterable[Json]], Reading] | None = None
     sampled: bool = False
+    media: tuple[str, ...] = ()
 
 
 def objects(value: Any) -> Iterator[Json]:
@@ -93,13 +95,13 @@ def _chat(answer: Json) -> Reading:
 
 def _chat_events(chunks: Iterable[Json]) -> Reading:
     reading = Reading()
-    said: dict[Any, bool] = {}
-    finished: set[Any] = set()
+    said: dict[str, bool] = {}
+    finished: set[str] = set()
     for chunk in chunks:
         if chunk.get("usage"):
             reading.usage = plain_usage(chunk["usage"])
         for choice in objects(chunk.get("choices")):
-            index = choice.get("index")
+            index = str(choice.get("index"))
             delta = _object(choice.get("delta"))
             said[index] = said.get(index, False) or any(delta.get(name) for name in _SAYS)
             if delta.get("refusal"):
@@ -111,7 +113,7 @@ def _chat_events(chunks: Iterable[Json]) -> Reading:
     return reading
 
 
-def _all_said(reading: Reading, said: dict[Any, bool], finished: set[Any]) -> None:
+def _all_said(reading: Reading, said: dict[str, bool], finished: set[str]) -> None:
     if not said or not all(said.values()):
         reading.flaws.add(EMPTY)
     if said.keys() - finished:
@@ -130,13 +132,13 @@ def _completion(answer: Json) -> Reading:
 
 def _completion_events(chunks: Iterable[Json]) -> Reading:
     reading = Reading()
-    said: dict[Any, bool] = {}
-    finished: set[Any] = set()
+    said: dict[str, bool] = {}
+    finished: set[str] = set()
     for chunk in chunks:
         if chunk.get("usage"):
             reading.usage = plain_usage(chunk["usage"])
         for choice in objects(chunk.get("choices")):
-            index = choice.get("index")
+            index = str(choice.get("index"))
             said[index] = said.get(index, False) or bool(choice.get("text"))
             if choice.get("finish_reason"):
                 finished.add(index)
@@ -154,17 +156,19 @@ def _response(answer: Json) -> Reading:
     elif status != "completed":
         reading.flaws.add(INCOMPLETE)
     outputs = list(objects(answer.get("output")))
-    if not outputs:
+    parts = [part for output in outputs for part in objects(output.get("content"))]
+    if any(part.get("type") == "refusal" for part in parts):
+        reading.flaws.add(REFUSED)
+    # A call of a tool says something without a message; a message without a text says nothing.
+    says = any(output.get("type") not in ("message", "reasoning") for output in outputs)
+    if not says and not any(part.get("text") or part.get("refusal") for part in parts):
         reading.flaws.add(EMPTY)
-    for output in outputs:
-        if any(part.get("type") == "refusal" for part in objects(output.get("content"))):
-            reading.flaws.add(REFUSED)
     return reading
 
 
 def _response_events(chunks: Iterable[Json]) -> Reading:
     for event in chunks:
-        if event.get("type") in {"response.completed", "response.incomplete"}:
+        if event.get("type") in ("response.completed", "response.incomplete"):
             return _response(_object(event.get("response")))
     return Reading(flaws={INCOMPLETE})
 
@@ -193,7 +197,8 @@ def _anything(answer: Json) -> Reading:
     return Reading(plain_usage(answer.get("usage")))
 
 
-OTHER: Final = Surface("other", "", _anything, _last_usage)
+OTHER: Final = Surface("other", "", _anything, _last_usage, media=("",))
+_TEXTS: Final = ("text/plain", "text/vtt", "text/srt", "application/x-subrip")
 
 # Longer suffixes stand before the shorter ones that they end with.
 _KNOWN: Final = (
@@ -205,9 +210,9 @@ _KNOWN: Final = (
     Surface("images", "/images/generations", _holds("data"), _last_usage),
     Surface("images", "/images/edits", _holds("data"), _last_usage),
     Surface("images", "/images/variations", _holds("data")),
-    Surface("speech", "/audio/speech", _anything, _last_usage),
-    Surface("transcription", "/audio/transcriptions", _holds("text"), _last_usage),
-    Surface("translation", "/audio/translations", _holds("text")),
+    Surface("speech", "/audio/speech", _anything, _last_usage, media=("audio/", "application/octet-stream")),
+    Surface("transcription", "/audio/transcriptions", _holds("text"), _last_usage, media=_TEXTS),
+    Surface("translation", "/audio/translations", _holds("text"), media=_TEXTS),
 )
 _BY_NAME: Final = {surface.name: surface for surface in _KNOWN} | {"other": OTHER}
 
@@ -226,16 +231,21 @@ def read_answer(surface_name: str, content_type: str, body: bytes) -> Reading:
     surface = _BY_NAME.get(surface_name, OTHER)
     if not body:
         return Reading(flaws={EMPTY})
-    if content_type.startswith("text/event-stream"):
-        return _read_stream(surface, body)
-    if not content_type.startswith("application/json"):
-        return Reading()
+    media = content_type.partition(";")[0].strip().lower()
     try:
-        answer = orjson.loads(body)
-    except ValueError:
+        if media == "text/event-stream":
+            return _read_stream(surface, body)
+        if media.startswith(surface.media) and not media.endswith("json"):
+            return Reading()
+        return _read_object(surface, body)
+    except Exception:  # noqa: BLE001 - whatever an answer looks like, its caller gets it; it is not stored
         return Reading(flaws={ERROR})
+
+
+def _read_object(surface: Surface, body: bytes) -> Reading:
+    """A JSON answer; a proxy's login page with status 200 is none."""
+    answer = orjson.loads(body)
     if not isinstance(answer, dict):
-        # Text formats of transcriptions may look like any JSON value; the others answer with objects.
         return Reading() if surface is OTHER else Reading(flaws={ERROR})
     answer = cast("Json", answer)
     reading = surface.read_json(answer)
@@ -249,11 +259,7 @@ def _read_stream(surface: Surface, body: bytes) -> Reading:
     for name, data in events(body):
         if data.startswith(b"[DONE]"):
             break
-        try:
-            chunk = orjson.loads(data)
-        except ValueError:
-            return Reading(flaws={ERROR})
-        chunk = _object(chunk)
+        chunk = _object(orjson.loads(data))
         if chunk.get("error") or name == b"error" or chunk.get("type") == "error":
             return Reading(flaws={ERROR})
         chunks.append(chunk)

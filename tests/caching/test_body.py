@@ -243,10 +243,34 @@ def test_no_bytes_raise_and_what_is_not_json_is_its_exact_bytes(raw):
 
 
 JSONISH = st.lists(
-    st.sampled_from([b"{", b"}", b"[", b"]", b":", b",", b'"', b'"a"', b"1", b"-0", b"1e400", b"0e99999999999999999999",
-                     b"NaN", b"Infinity", b"null", b"true", b"\xff", b"\xef\xbb\xbf", b'"\\ud800"', b"\\", b" ", b"\x00"]),
+    st.sampled_from(
+        [
+            b"{",
+            b"}",
+            b"[",
+            b"]",
+            b":",
+            b",",
+            b'"',
+            b'"a"',
+            b"1",
+            b"-0",
+            b"1e400",
+            b"0e99999999999999999999",
+            b"NaN",
+            b"Infinity",
+            b"null",
+            b"true",
+            b"\xff",
+            b"\xef\xbb\xbf",
+            b'"\\ud800"',
+            b"\\",
+            b" ",
+            b"\x00",
+        ]
+    ),
     max_size=12,
-).map(b"".join)  # fmt: skip
+).map(b"".join)
 
 
 @SETTINGS
@@ -351,8 +375,7 @@ MERGED = {
     "spacing": (b' { "a" : [ 1 , 2 ] }\n', b'{"a":[1,2]}'),
     "spellings of one float": (b'{"a":[0.10,1e-1,100e-3]}', b'{"a":[0.1,0.1,0.1]}'),
     "ignored fields": (
-        b'{"a":1,"user":"u","safety_identifier":"s","metadata":{"x":1},"prompt_cache_key":"k",'
-        b'"prompt_cache_retention":"24h","prompt_cache_options":{},"service_tier":"flex"}',
+        json.dumps({"a": 1, "metadata": {"x": 1}} | dict.fromkeys(IGNORED_FIELDS, "x")).encode(),
         b'{"a":1}',
     ),
 }  # fmt: skip

@@ -15,18 +15,45 @@ SETTINGS = settings(max_examples=100, deadline=None, derandomize=True)
 KEY = "default:" + "9f" * 32
 
 TABLE = [
-    (Outcome(status="hit", reason="fresh", key="k:1", ttl=3540.9, tier="memory"), 'askonce; hit; ttl=3540; key="k:1"; detail="memory"'),
-    (Outcome(status="hit", reason="fresh", key="k:1", ttl=None, tier="disk"), 'askonce; hit; key="k:1"; detail="disk"'),
-    (Outcome(status="stale", reason="stale-if-error", key="k:1", ttl=-3.2), 'askonce; hit; ttl=-4; key="k:1"; detail="stale-if-error"'),
-    (Outcome(status="coalesced", reason="shared a call", key="k:1", ttl=5.0), 'askonce; fwd=uri-miss; collapsed; key="k:1"'),
-    (Outcome(status="miss", reason="not stored", key="k:1", stored=True), 'askonce; fwd=uri-miss; stored; key="k:1"'),
-    (Outcome(status="miss", reason="expired", key="k:1", stored=True), 'askonce; fwd=stale; stored; key="k:1"'),
-    (Outcome(status="miss", reason="refresh", key="k:1", stored=True), 'askonce; fwd=request; stored; key="k:1"'),
-    (Outcome(status="miss", reason="not stored", key="k:1", not_stored="truncated"), 'askonce; fwd=uri-miss; key="k:1"; detail="truncated"'),
+    (
+        Outcome(status="hit", reason="fresh", key="k:1", ttl=3540.9, tier="memory"),
+        'askonce; hit; ttl=3540; key="k:1"; detail="memory"',
+    ),
+    (
+        Outcome(status="hit", reason="fresh", key="k:1", ttl=None, tier="disk"),
+        'askonce; hit; key="k:1"; detail="disk"',
+    ),
+    (
+        Outcome(status="stale", reason="stale-if-error", key="k:1", ttl=-3.2),
+        'askonce; hit; ttl=-4; key="k:1"; detail="stale-if-error"',
+    ),
+    (
+        Outcome(status="coalesced", reason="shared a call", key="k:1", ttl=5.0),
+        'askonce; fwd=uri-miss; collapsed; key="k:1"',
+    ),
+    (
+        Outcome(status="miss", reason="not stored", key="k:1", stored=True),
+        'askonce; fwd=uri-miss; stored; key="k:1"',
+    ),
+    (
+        Outcome(status="miss", reason="expired", key="k:1", stored=True),
+        'askonce; fwd=stale; stored; key="k:1"',
+    ),
+    (
+        Outcome(status="miss", reason="refresh", key="k:1", stored=True),
+        'askonce; fwd=request; stored; key="k:1"',
+    ),
+    (
+        Outcome(status="miss", reason="not stored", key="k:1", not_stored="truncated"),
+        'askonce; fwd=uri-miss; key="k:1"; detail="truncated"',
+    ),
     (Outcome(status="miss", reason="not stored", key="k:1", stored=None), 'askonce; fwd=uri-miss; key="k:1"'),
     (Outcome(status="bypass", reason="method"), 'askonce; fwd=bypass; detail="method"'),
-    (Outcome(status="error", reason="status 500", key="k:1", not_stored="status 500"), 'askonce; fwd=uri-miss; key="k:1"; detail="status 500"'),
-]  # fmt: skip
+    (
+        Outcome(status="error", reason="status 500", key="k:1", not_stored="status 500"),
+        'askonce; fwd=uri-miss; key="k:1"; detail="status 500"',
+    ),
+]
 
 
 @pytest.mark.parametrize(("outcome", "expected"), TABLE, ids=lambda value: str(value)[:40])

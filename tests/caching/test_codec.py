@@ -203,7 +203,8 @@ def test_a_plain_entry_is_none_for_a_cache_with_a_secret_and_the_reverse():
 
 def header(**changes):
     row = {
-        "status": 200, "headers": [["content-type", "application/json"]], "created_at": 1.0, "expires_at": 2.0,
+        "status": 200, "headers": [["content-type", "application/json"]], "created_at": 1.0,
+        "expires_at": 2.0,
         "stale_until": 3.0, "model": "m", "surface": "chat", "url": "u", "usage": {"a": 1}, "latency": 0.5,
         "tags": ["t"], "fingerprint": {"a": "b"},
     }  # fmt: skip
@@ -215,7 +216,8 @@ def test_a_forged_envelope_of_the_right_shape_would_be_read():
 
 
 SHAPES = [
-    None, 5, "text", {}, [], [1], header()[:-1], [*header(), 1], dict.fromkeys("abcdefghijkl", 1), "abcdefghijkl",
+    None, 5, "text", {}, [], [1], header()[:-1], [*header(), 1], dict.fromkeys("abcdefghijkl", 1),
+    "abcdefghijkl",
     header(headers=None), header(headers=[["a"]]), header(headers=[["a", "b", "c"]]), header(headers=5),
     header(tags=None), header(tags=5),
 ]  # fmt: skip
@@ -228,9 +230,12 @@ def test_a_planted_header_of_another_shape_is_no_entry(shape):
 
 TYPES = [
     {"status": "200"}, {"status": None}, {"status": 200.5}, {"headers": [[1, 2]]}, {"headers": ["ab"]},
-    {"created_at": "now"}, {"created_at": None}, {"expires_at": "never"}, {"expires_at": [1]}, {"stale_until": {}},
-    {"model": 5}, {"model": None}, {"surface": None}, {"url": []}, {"usage": None}, {"usage": [1]}, {"usage": {"a": "b"}},
-    {"latency": "x"}, {"latency": None}, {"tags": "abc"}, {"tags": [1]}, {"fingerprint": None}, {"fingerprint": {"a": 1}},
+    {"created_at": "now"}, {"created_at": None}, {"expires_at": "never"}, {"expires_at": [1]},
+    {"stale_until": {}},
+    {"model": 5}, {"model": None}, {"surface": None}, {"url": []}, {"usage": None}, {"usage": [1]},
+    {"usage": {"a": "b"}},
+    {"latency": "x"}, {"latency": None}, {"tags": "abc"}, {"tags": [1]}, {"fingerprint": None},
+    {"fingerprint": {"a": 1}},
 ]  # fmt: skip
 
 
@@ -321,7 +326,7 @@ def test_the_cache_never_unpacks_more_than_its_policy_lets_it_store():
                 body=b'{"data":[1]}', framed=True,
             )  # fmt: skip
 
-        again = open
+        again = open  # noqa: A003
 
     store = MemoryStore()
     with Cache(store, policy=Policy(max_entry_bytes="1MiB")) as cache:
@@ -361,7 +366,7 @@ def answered(cache, request):
                 framed=True,
             )
 
-        again = open
+        again = open  # noqa: A003
 
     Ask.request = request
     return cache.ask(Ask())

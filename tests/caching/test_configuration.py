@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import os
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import askonce
 from askonce import AskOnceError, Cache, ConfigurationError, OfflineMiss, Policy, Request, StoreError
+from askonce.stores.memory import MemoryStore
+from askonce.testing import FlakyStore
 
 BAD = {
-    "store": [5, True, b"memory://", object(), [], (), ["memory://", 5], [None], {"a": 1}, "", " ", "nonsense", ["x://"]],
+    "store": [
+        5,
+        True,
+        b"memory://",
+        object(),
+        [],
+        (),
+        ["memory://", 5],
+        [None],
+        {"a": 1},
+        "",
+        " ",
+        "nonsense",
+        ["x://"],
+    ],
     "ttl": [-1, "soon", True, [], math.nan],
     "policy": [5, "1d", {}, Policy],
     "namespace": ["", "a:b", 5, None, "a\tb", b"x", []],
@@ -24,7 +42,7 @@ BAD = {
     "coalesce": ["fleets", "", None, True, [], {}],
     "secret": ["short", b"", 5, [], True],
     "store_timeout": [-1, "soon", None, True, math.inf, []],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(
@@ -43,7 +61,7 @@ def test_an_unknown_option_is_refused():
 
 
 def test_ttl_and_policy_together_are_refused():
-    with pytest.raises(ConfigurationError, match="ttl and policy.*allowed"):
+    with pytest.raises(ConfigurationError, match=r"ttl and policy.*allowed"):
         Cache("memory://", ttl=5, policy=Policy())
 
 
@@ -67,7 +85,8 @@ def test_the_default_is_memory_over_disk_and_making_one_does_no_io(monkeypatch, 
 
 def test_good_options_are_taken():
     cache = Cache(
-        ["memory://", "memory://?max_bytes=2MiB"], ttl=None, namespace="ns", scope="credential", mode="read_only",
+        ["memory://", "memory://?max_bytes=2MiB"], ttl=None, namespace="ns", scope="credential",
+        mode="read_only",
         coalesce="off", secret=b"0123456789abcdef", store_timeout="1s",
     )  # fmt: skip
     assert (cache.namespace, cache.mode, cache.policy.terms.ttl, cache.store_timeout) == (
@@ -81,14 +100,28 @@ def test_good_options_are_taken():
 
 
 def test_invalidate_without_a_condition_is_refused():
-    with Cache("memory://") as cache, pytest.raises(ConfigurationError, match="model=.*clear"):
+    with Cache("memory://") as cache, pytest.raises(ConfigurationError, match=r"model=.*clear"):
         cache.invalidate()
 
 
 @pytest.mark.parametrize("bad", [-1, "soon", True])
 def test_invalidate_with_a_bad_age_is_refused(bad):
-    with Cache("memory://") as cache, pytest.raises(ConfigurationError, match="older_than.*allowed"):
+    with Cache("memory://") as cache, pytest.raises(ConfigurationError, match=r"older_than.*allowed"):
         cache.invalidate(older_than=bad)
+
+
+def test_closing_closes_every_store_even_when_one_cannot_be_closed():
+    closed = []
+
+    class Mine(MemoryStore):
+        def close(self):
+            closed.append(self)
+
+    broken = FlakyStore(MemoryStore())
+    broken.fail_with(OSError, operations=["close"])
+    with contextlib.suppress(OSError):
+        Cache([broken, Mine()]).close()
+    assert len(closed) == 1
 
 
 # -- errors ----------------------------------------------------------------------------------------
@@ -153,7 +186,8 @@ def test_values_can_be_pickled_and_copied():
 
 def test_the_public_names_are_those_of_the_manual():
     expected = {
-        "AskOnceError", "Cache", "ConfigurationError", "Entry", "OfflineMiss", "Outcome", "Policy", "Request", "Rule",
+        "AskOnceError", "Cache", "ConfigurationError", "Entry", "OfflineMiss", "Outcome", "Policy", "Request",
+        "Rule",
         "Stats", "StoreError", "__version__", "track", "using",
     }  # fmt: skip
     assert set(askonce.__all__) == expected
@@ -161,7 +195,7 @@ def test_the_public_names_are_those_of_the_manual():
 
 
 def python(program):
-    where = os.path.dirname(os.path.dirname(askonce.__file__))
+    where = str(Path(askonce.__file__).parents[1])
     done = subprocess.run(
         [sys.executable, "-c", program],
         env={**os.environ, "PYTHONPATH": where},
@@ -180,21 +214,16 @@ def test_what_is_visible_is_what_is_public():
 
 def test_importing_askonce_loads_no_sdk_and_nothing_heavy():
     heavy = (
-        "openai httpx httpx2 wrapt redis boto3 diskcache pydantic cryptography numpy platformdirs asyncio sqlite3 "
-        "anthropic langchain_core typer rich requests urllib3 pickle"
+        "openai httpx httpx2 wrapt redis boto3 diskcache pydantic cryptography numpy platformdirs "
+        "asyncio sqlite3 anthropic langchain_core typer rich requests urllib3 pickle"
     )
     assert python(f"import askonce, sys; print(*[n for n in '{heavy}'.split() if n in sys.modules])") == []
 
 
 def test_importing_the_openai_door_loads_no_sdk():
-    where = (
-        os.path.dirname(os.path.dirname(sys.modules["askonce_openai"].__file__))
-        if "askonce_openai" in sys.modules
-        else ""
-    )
     import askonce_openai
 
-    where = os.path.dirname(os.path.dirname(askonce_openai.__file__))
+    where = str(Path(askonce_openai.__file__).parents[1])
     loaded = python(
         f"import sys; sys.path.insert(0, {where!r}); import askonce_openai;"
         "print(*[n for n in 'openai httpx httpx2 wrapt pydantic'.split() if n in sys.modules])"

@@ -70,10 +70,14 @@ def test_questions_to_known_endpoints_take_part(path, name):
 
 
 UNKNOWN = [
-    "/v1/files", "/v1/uploads", "/v1/uploads/u/parts", "/v1/batches", "/v1/fine_tuning/jobs", "/v1/threads", "/v1/threads/runs",
-    "/v1/threads/t/messages", "/v1/vector_stores", "/v1/vector_stores/v/search", "/v1/assistants", "/v1/realtime/sessions",
-    "/v1/realtime/client_secrets", "/v1/conversations", "/v1/conversations/c/items", "/v1/responses/r/cancel", "/v1/evals",
-    "/v1/containers", "/v1/models", "/v1/organization/usage", "/oauth/token", "/", "", "/v1/chat/completions/c", "/v1/chat",
+    "/v1/files", "/v1/uploads", "/v1/uploads/u/parts", "/v1/batches", "/v1/fine_tuning/jobs", "/v1/threads",
+    "/v1/threads/runs",
+    "/v1/threads/t/messages", "/v1/vector_stores", "/v1/vector_stores/v/search", "/v1/assistants",
+    "/v1/realtime/sessions",
+    "/v1/realtime/client_secrets", "/v1/conversations", "/v1/conversations/c/items", "/v1/responses/r/cancel",
+    "/v1/evals",
+    "/v1/containers", "/v1/models", "/v1/organization/usage", "/oauth/token", "/", "",
+    "/v1/chat/completions/c", "/v1/chat",
     "/login", "/v1/videos", "/v1/Chat/Completions", "/v1/myembeddings",
 ]  # fmt: skip
 

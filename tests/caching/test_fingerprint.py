@@ -48,7 +48,7 @@ class Ask:
             body=json.dumps(answer).encode(), framed=True,
         )  # fmt: skip
 
-    again = open
+    again = open  # noqa: A003
 
 
 CHANGES = [
@@ -116,10 +116,20 @@ def test_fingerprints_hold_no_text():
     marker = "MARKER"
     body = {
         "model": "gpt-4o",
-        "messages": [{"role": "user", "content": marker}, {"role": "user", "content": [{"type": "text", "text": marker}]}],
-        "instructions": marker, "input": marker, "prompt": [marker], "stop": marker, "tools": [{"type": marker, "name": marker}],
-        "response_format": {"type": marker, marker: marker}, "logit_bias": {marker: 1}, "user": marker, "metadata": {"a": marker},
-    }  # fmt: skip
+        "messages": [
+            {"role": "user", "content": marker},
+            {"role": "user", "content": [{"type": "text", "text": marker}]},
+        ],
+        "instructions": marker,
+        "input": marker,
+        "prompt": [marker],
+        "stop": marker,
+        "tools": [{"type": marker, "name": marker}],
+        "response_format": {"type": marker, marker: marker},
+        "logit_bias": {marker: 1},
+        "user": marker,
+        "metadata": {"a": marker},
+    }
     headers = ((b"openai-beta", marker.encode()), (b"authorization", marker.encode()))
     found = json.dumps(print_of(body, url=f"{CHAT}?a={marker}&api_key={marker}", headers=headers))
     assert marker not in found

@@ -124,10 +124,13 @@ BROKEN = {
     "epilogue": (TYPE, WHOLE + b"more"),
     "a part without a head": (TYPE, b"--b0undary\r\n\r\nx\r\n--b0undary--\r\n"),
     "a part without a name": (TYPE, b"--b0undary\r\nContent-Type: text/plain\r\n\r\nx\r\n--b0undary--\r\n"),
-    "junk behind a boundary": (TYPE, b'--b0undaryX\r\nContent-Disposition: form-data; name="a"\r\n\r\nx\r\n--b0undary--\r\n'),
+    "junk behind a boundary": (
+        TYPE,
+        b'--b0undaryX\r\nContent-Disposition: form-data; name="a"\r\n\r\nx\r\n--b0undary--\r\n',
+    ),
     "nothing": (TYPE, b""),
     "only garbage": (TYPE, b"\x00\xff" * 50),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -150,7 +153,7 @@ def test_a_form_with_one_byte_changed_is_never_merged_with_another(place, byte):
     changed = WHOLE[:place] + bytes([byte]) + WHOLE[place + 1 :]
     equal = parse(TYPE, changed).canonical(IGNORED_FIELDS) == parse(TYPE, WHOLE).canonical(IGNORED_FIELDS)
     blank = changed.rstrip() == WHOLE.rstrip() or changed[:-2] == WHOLE[:-2]
-    assert equal == (changed == WHOLE or blank and parse(TYPE, changed).kind == "multipart")
+    assert equal == (changed == WHOLE or (blank and parse(TYPE, changed).kind == "multipart"))
 
 
 def test_a_quoted_boundary_is_read():

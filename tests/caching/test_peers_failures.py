@@ -225,9 +225,15 @@ def test_tenants_share_no_running_call(cached, provider):
 
 @pytest.mark.parametrize(
     "fault",
-    [Fault(finish_reason="length"), Fault(finish_reason="content_filter"), Fault(refusal=True), Fault(empty=True), Fault(error_body=True)],
+    [
+        Fault(finish_reason="length"),
+        Fault(finish_reason="content_filter"),
+        Fault(refusal=True),
+        Fault(empty=True),
+        Fault(error_body=True),
+    ],
     ids=["truncated", "filtered", "refused", "empty", "error"],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
 def test_truncated_filtered_refused_empty_and_error_answers_are_not_cached(cached, provider, fault, stream):
     client = cached()
@@ -257,6 +263,14 @@ def test_a_429_is_never_replayed(cached, provider):
     assert provider.calls == 5
 
 
+def test_a_login_page_with_status_200_is_not_cached(cached, provider):
+    client = cached()
+    provider.script(Fault(headers=(("content-type", "text/html"),), reply="<html>Sign in</html>"))
+    for _ in range(2):
+        ask(client)
+    assert provider.calls == 2
+
+
 def test_retries_of_the_sdk_go_on_above_the_cache(cached, provider):
     client = cached(max_retries=2)
     provider.script(Fault(status=429, retry_after=0.01), Fault(status=503, retry_after=0.01))
@@ -271,7 +285,7 @@ def test_a_cut_stream_is_not_cached(cached, provider):
         try:
             list(ask(client, stream=True))
         except Exception as error:
-            assert "askonce" not in type(error).__module__
+            assert "askonce" not in type(error).__module__  # noqa: PT017
     assert provider.calls == 4
 
 
@@ -631,8 +645,8 @@ def test_another_process_hits_what_this_one_stored(cached, provider, tmp_path):
         "import sys, openai, json; from askonce import Cache; from askonce_openai import enable_cache;"
         "enable_cache(Cache('disk://' + sys.argv[1]));"
         "c = openai.OpenAI(base_url=sys.argv[2], api_key='sk-other');"
-        "print(json.dumps(c.chat.completions.create(messages=[{'content': 'hello', 'role': 'user'}], model='gpt-4o')"
-        ".choices[0].message.content))"
+        "a = c.chat.completions.create(messages=[{'content': 'hello', 'role': 'user'}], model='gpt-4o');"
+        "print(json.dumps(a.choices[0].message.content))"
     )
     import askonce
     import askonce_openai
@@ -640,8 +654,11 @@ def test_another_process_hits_what_this_one_stored(cached, provider, tmp_path):
     roots = ":".join(module.__file__.rsplit("/", 2)[0] for module in (askonce, askonce_openai))
     done = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path), provider.base_url],
-        env={"PYTHONPATH": roots}, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        env={"PYTHONPATH": roots},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert json.loads(done.stdout) == first
     assert provider.calls == 1
 

@@ -19,7 +19,7 @@ BAD = {
     "stale_while_revalidate": [None, -1, "x", True, math.inf],
     "stale_if_error": [None, -1, "x", False],
     "jitter": [-0.1, 1.1, math.nan, "0.1", None, True, [], 2],
-    "rules": [5, None, "gpt*", [5], ("x",), [None], {"model": "x"}],
+    "rules": [5, None, "gpt*", [5], ("x",), [None], Rule(model="x"), {"model": "x"}],
     "max_entry_bytes": [0, -1, 1.5, "big", None, True],
     "max_temperature": [-1, "1", True, [], math.nan, -0.001],
     "store_truncated": [None, 1, "yes", 0],
@@ -76,7 +76,8 @@ def test_an_unknown_option_is_refused(kind):
 
 def test_good_values_are_read():
     policy = Policy(
-        ttl=timedelta(hours=1), stale_while_revalidate="1m", stale_if_error="1h", jitter=0, max_entry_bytes="1KiB",
+        ttl=timedelta(hours=1), stale_while_revalidate="1m", stale_if_error="1h", jitter=0,
+        max_entry_bytes="1KiB",
         rules=[Rule(model="a", ttl=None)], ignore_fields=["x"], vary_headers=("X-Y",), max_temperature=0.5,
         store_truncated=True, store_refusals=True, cacheable=lambda request, entry: True,
     )  # fmt: skip
@@ -87,10 +88,6 @@ def test_good_values_are_read():
     assert (policy.rules, policy.ignore_fields) == ((Rule(model="a", ttl=None),), frozenset({"x"}))
     assert b"x-y" in policy.vary
     assert b"openai-beta" in policy.vary
-
-
-def test_a_single_rule_need_not_be_wrapped():
-    assert Policy(rules=Rule(model="a", ttl=1)).rules == (Rule(model="a", ttl=1),)
 
 
 def test_the_defaults_are_those_of_the_manual():
@@ -196,10 +193,17 @@ def test_a_rule_changes_only_what_it_says():
     assert policy.terms.max_temperature == 1
 
 
-def test_only_a_rule_with_a_life_opens_what_is_closed():
-    for rule, opened in ((Rule(model="*", ttl=5), True), (Rule(model="*", ttl=None), True), (Rule(model="*", ttl=0), False),
-                         (Rule(model="*", stale_if_error=5), False)):  # fmt: skip
-        assert Policy(rules=[rule]).terms_for(model="m", url="", namespace="").opened is opened
+@pytest.mark.parametrize(
+    ("rule", "opened"),
+    [
+        (Rule(model="*", ttl=5), True),
+        (Rule(model="*", ttl=None), True),
+        (Rule(model="*", ttl=0), False),
+        (Rule(model="*", stale_if_error=5), False),
+    ],
+)
+def test_only_a_rule_with_a_life_opens_what_is_closed(rule, opened):
+    assert Policy(rules=[rule]).terms_for(model="m", url="", namespace="").opened is opened
 
 
 # -- precedence ------------------------------------------------------------------------------------

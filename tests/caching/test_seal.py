@@ -63,7 +63,7 @@ def test_the_seal_shows_no_secret():
 
 @pytest.mark.parametrize("secret", ["short", b"fifteen bytes!!", "", b"", 5, ["x" * 16], True], ids=str)
 def test_a_bad_secret_is_refused_without_being_shown(secret):
-    with pytest.raises(ConfigurationError, match="secret.*16 bytes") as caught:
+    with pytest.raises(ConfigurationError, match=r"secret.*16 bytes") as caught:
         Cache("memory://", secret=secret)
     if isinstance(secret, str | bytes) and secret:
         assert str(secret) not in str(caught.value)

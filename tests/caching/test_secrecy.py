@@ -39,10 +39,17 @@ HEADERS = (
 )
 BODY = {
     "model": "gpt-4o",
-    "messages": [{"role": "user", "content": PROMPT}, {"role": "user", "content": [{"type": "text", "text": PROMPT}]}],
+    "messages": [
+        {"role": "user", "content": PROMPT},
+        {"role": "user", "content": [{"type": "text", "text": PROMPT}]},
+    ],
     "tools": [{"type": "function", "function": {"name": PROMPT}}],
-    "user": PROMPT, "stop": [PROMPT], "metadata": {PROMPT: PROMPT}, "logit_bias": {PROMPT: 1}, "temperature": 0.25,
-}  # fmt: skip
+    "user": PROMPT,
+    "stop": [PROMPT],
+    "metadata": {PROMPT: PROMPT},
+    "logit_bias": {PROMPT: 1},
+    "temperature": 0.25,
+}
 GOOD = {"choices": [{"message": {"content": ANSWER}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 3}}
 
 
@@ -63,7 +70,7 @@ class Ask:
             raise self._error
         return self.opened
 
-    again = open
+    again = open  # noqa: A003
 
 
 def told(*things):
@@ -84,7 +91,7 @@ def logged():
     class Handler(logging.Handler):
         def emit(self, record):
             lines.append(
-                f"{record.name} {record.getMessage()} {record.args!r} {record.exc_text or ''} {record.exc_info!r}"
+                f"{record.name} {record.getMessage()} {record.args!r} {record.exc_text} {record.exc_info!r}"
             )
 
     handler, root = Handler(0), logging.getLogger()
@@ -221,8 +228,10 @@ def test_only_these_headers_of_an_answer_are_stored():
         (b"request-id", b"e"),
     ]
     left = [
-        b"set-cookie", b"authorization", b"x-ratelimit-remaining-tokens", b"retry-after", b"retry-after-ms", b"content-encoding",
-        b"content-length", b"transfer-encoding", b"www-authenticate", b"server", b"cf-ray", b"alt-svc", b"connection",
+        b"set-cookie", b"authorization", b"x-ratelimit-remaining-tokens", b"retry-after", b"retry-after-ms",
+        b"content-encoding",
+        b"content-length", b"transfer-encoding", b"www-authenticate", b"server", b"cf-ray", b"alt-svc",
+        b"connection",
     ]  # fmt: skip
     found = kept_headers([*kept, *[(name, b"x") for name in left]])
     assert found == (

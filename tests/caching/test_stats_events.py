@@ -41,7 +41,7 @@ class Ask:
             raise self._error
         return self._opened
 
-    again = open
+    again = open  # noqa: A003
 
 
 def kinds(seen):

@@ -50,7 +50,11 @@ TABLE = [
     ("chat", {"choices": None}, {EMPTY}),
     ("chat", {"choices": [{"message": None}]}, {EMPTY}),
     ("chat", {}, {EMPTY}),
-    ("chat", {"choices": [*chat(content="a")["choices"], *chat("length", content="b")["choices"]]}, {TRUNCATED}),
+    (
+        "chat",
+        {"choices": [*chat(content="a")["choices"], *chat("length", content="b")["choices"]]},
+        {TRUNCATED},
+    ),
     ("chat", {"choices": [*chat(content="a")["choices"], *chat(content="")["choices"]]}, {EMPTY}),
     ("chat", {**chat(content="hi"), "error": {"message": "x"}}, {ERROR}),
     ("chat", {**chat(content="hi"), "error": None}, set()),
@@ -66,19 +70,61 @@ TABLE = [
     ("completions", {"choices": [{"text": "", "finish_reason": "stop"}]}, {EMPTY}),
     ("completions", {"choices": []}, {EMPTY}),
     ("responses", {"status": "completed", "output": [{"type": "function_call"}]}, set()),
-    ("responses", {"status": "completed", "error": None, "output": [{"type": "message", "content": [{"type": "output_text", "text": "a"}]}]}, set()),
-    ("responses", {"status": "completed", "output": [{"type": "message", "content": [{"type": "refusal", "refusal": "no"}]}]}, {REFUSED}),
+    (
+        "responses",
+        {
+            "status": "completed",
+            "error": None,
+            "output": [{"type": "message", "content": [{"type": "output_text", "text": "a"}]}],
+        },
+        set(),
+    ),
+    (
+        "responses",
+        {
+            "status": "completed",
+            "output": [{"type": "message", "content": [{"type": "refusal", "refusal": "no"}]}],
+        },
+        {REFUSED},
+    ),
     ("responses", {"status": "completed", "output": []}, {EMPTY}),
     ("responses", {"status": "completed", "output": [{"type": "message", "content": []}]}, {EMPTY}),
-    ("responses", {"status": "completed", "output": [{"type": "message", "content": [{"type": "output_text", "text": ""}]}]}, {EMPTY}),
+    (
+        "responses",
+        {
+            "status": "completed",
+            "output": [{"type": "message", "content": [{"type": "output_text", "text": ""}]}],
+        },
+        {EMPTY},
+    ),
     ("responses", {"status": "failed", "error": {"code": "x"}, "output": []}, {INCOMPLETE, ERROR, EMPTY}),
     ("responses", {"status": "queued", "output": []}, {INCOMPLETE, EMPTY}),
     ("responses", {"status": "in_progress", "output": [{"type": "x"}]}, {INCOMPLETE}),
     ("responses", {"status": "cancelled", "output": [{"type": "x"}]}, {INCOMPLETE}),
     ("responses", {"output": [{"type": "x"}]}, {INCOMPLETE}),
-    ("responses", {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}, "output": [{"type": "x"}]}, {TRUNCATED}),
-    ("responses", {"status": "incomplete", "incomplete_details": {"reason": "content_filter"}, "output": [{"type": "x"}]}, {REFUSED}),
-    ("responses", {"status": "incomplete", "incomplete_details": None, "output": [{"type": "x"}]}, {TRUNCATED}),
+    (
+        "responses",
+        {
+            "status": "incomplete",
+            "incomplete_details": {"reason": "max_output_tokens"},
+            "output": [{"type": "x"}],
+        },
+        {TRUNCATED},
+    ),
+    (
+        "responses",
+        {
+            "status": "incomplete",
+            "incomplete_details": {"reason": "content_filter"},
+            "output": [{"type": "x"}],
+        },
+        {REFUSED},
+    ),
+    (
+        "responses",
+        {"status": "incomplete", "incomplete_details": None, "output": [{"type": "x"}]},
+        {TRUNCATED},
+    ),
     ("embeddings", {"data": [{"embedding": [1]}]}, set()),
     ("embeddings", {"data": []}, {EMPTY}),
     ("embeddings", {"data": [], "error": {"message": "x"}}, {EMPTY, ERROR}),
@@ -96,7 +142,7 @@ TABLE = [
     ("other", [1], set()),
     ("other", {"error": "x"}, {ERROR}),
     ("other", b"nonsense", {ERROR}),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("surface", "answer", "expected"), TABLE, ids=lambda value: str(value)[:70])
@@ -116,7 +162,13 @@ def done(kind="response.completed", **response):
 OUT = [{"type": "message", "content": [{"type": "output_text", "text": "a"}]}]
 STREAMS = [
     ("chat", stream(delta(""), delta("hi"), delta(finish="stop")), set()),
-    ("chat", stream({"choices": [], "prompt_filter_results": []}, delta("hi", "stop"), {"choices": [], "usage": {}}), set()),
+    (
+        "chat",
+        stream(
+            {"choices": [], "prompt_filter_results": []}, delta("hi", "stop"), {"choices": [], "usage": {}}
+        ),
+        set(),
+    ),
     ("chat", stream(delta("h"), delta(finish="length")), {TRUNCATED}),
     ("chat", stream(delta("h"), delta(finish="content_filter")), {REFUSED}),
     ("chat", stream(delta(refusal="no"), delta(finish="stop")), {REFUSED}),
@@ -129,7 +181,14 @@ STREAMS = [
     ("chat", stream(delta("h", "stop"), {"error": {"message": "x"}}), {ERROR}),
     ("chat", stream(b"nonsense"), {ERROR}),
     ("chat", stream(b'"data: [DONE]"', delta("h", "stop")), set()),
-    ("completions", stream({"choices": [{"index": 0, "text": "a"}]}, {"choices": [{"index": 0, "text": "", "finish_reason": "stop"}]}), set()),
+    (
+        "completions",
+        stream(
+            {"choices": [{"index": 0, "text": "a"}]},
+            {"choices": [{"index": 0, "text": "", "finish_reason": "stop"}]},
+        ),
+        set(),
+    ),
     ("completions", stream({"choices": [{"index": 0, "text": "a", "finish_reason": "length"}]}), {TRUNCATED}),
     ("completions", stream({"choices": [{"index": 0, "text": "a"}]}), {INCOMPLETE}),
     ("responses", stream({"type": "response.created"}, done(status="completed", output=OUT), end=b""), set()),
@@ -139,8 +198,16 @@ STREAMS = [
     ("responses", stream(done(status="completed", output=[]), end=b""), {EMPTY}),
     ("responses", stream({"type": "error", "message": "x"}, end=b""), {ERROR}),
     ("responses", b"event: error\ndata: {}\n\n", {ERROR}),
-    ("speech", stream({"type": "speech.audio.delta"}, {"type": "speech.audio.done", "usage": {"input_tokens": 1}}, end=b""), set()),
-]  # fmt: skip
+    (
+        "speech",
+        stream(
+            {"type": "speech.audio.delta"},
+            {"type": "speech.audio.done", "usage": {"input_tokens": 1}},
+            end=b"",
+        ),
+        set(),
+    ),
+]
 
 
 @pytest.mark.parametrize(("surface", "answer", "expected"), STREAMS, ids=lambda value: str(value)[:70])
@@ -179,14 +246,22 @@ def test_texts_sounds_and_subtitles_are_judged_by_their_being_there():
 @pytest.mark.parametrize(
     ("surface", "usage", "expected"),
     [
-        ("chat", {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}, {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}),
-        ("chat", {"prompt_tokens": 3, "prompt_tokens_details": {"cached_tokens": 2, "audio_tokens": 0}}, {"prompt_tokens": 3, "prompt_tokens_details.cached_tokens": 2}),
+        (
+            "chat",
+            {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7},
+            {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7},
+        ),
+        (
+            "chat",
+            {"prompt_tokens": 3, "prompt_tokens_details": {"cached_tokens": 2, "audio_tokens": 0}},
+            {"prompt_tokens": 3, "prompt_tokens_details.cached_tokens": 2},
+        ),
         ("chat", {"prompt_tokens": True, "a": "b", "c": None, "d": [1], "e": 1.5}, {}),
         ("chat", None, {}),
         ("chat", [1], {}),
         ("chat", "many", {}),
     ],
-)  # fmt: skip
+)
 def test_usage_is_the_numbers_of_the_provider(surface, usage, expected):
     assert (
         read_answer(surface, JSON, json.dumps({**chat(content="a"), "usage": usage}).encode()).usage
@@ -207,18 +282,40 @@ def test_usage_of_responses_embeddings_and_their_streams_is_found():
 
 
 WEIRD = st.recursive(
-    st.none() | st.booleans() | st.integers(-9, 9) | st.sampled_from(["", "a", "stop", "length", "error", "response.completed"]),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from([
-            "choices", "index", "delta", "message", "finish_reason", "usage", "error", "type", "response", "status", "output",
-            "content", "data", "text", "incomplete_details", "reason", "tool_calls",
-        ]),
-        inner,
-        max_size=4,
+    st.none()
+    | st.booleans()
+    | st.integers(-9, 9)
+    | st.sampled_from(["", "a", "stop", "length", "error", "response.completed"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "choices",
+                    "index",
+                    "delta",
+                    "message",
+                    "finish_reason",
+                    "usage",
+                    "error",
+                    "type",
+                    "response",
+                    "status",
+                    "output",
+                    "content",
+                    "data",
+                    "text",
+                    "incomplete_details",
+                    "reason",
+                    "tool_calls",
+                ]
+            ),
+            inner,
+            max_size=4,
+        )
     ),
     max_leaves=12,
-)  # fmt: skip
+)
 
 
 @SETTINGS

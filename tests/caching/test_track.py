@@ -357,7 +357,7 @@ class Ask:
             body=b'{"data":[1],"usage":{"prompt_tokens":3}}', framed=True,
         )  # fmt: skip
 
-    again = open
+    again = open  # noqa: A003
 
 
 def test_the_outcomes_of_calls_tell_the_whole_story():

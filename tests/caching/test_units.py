@@ -18,7 +18,8 @@ SETTINGS = settings(max_examples=100, deadline=None, derandomize=True)
 @pytest.mark.parametrize(
     ("written", "meant"),
     [
-        (0, 0), (5, 5), (0.25, 0.25), ("0", 0), ("5", 5), ("5.5", 5.5), ("90s", 90), ("15m", 900), ("12h", 43200),
+        (0, 0), (5, 5), (0.25, 0.25), ("0", 0), ("5", 5), ("5.5", 5.5), ("90s", 90), ("15m", 900),
+        ("12h", 43200),
         ("7d", 604800), ("2w", 1209600), ("250ms", 0.25), ("1h30m", 5400), ("1.5h", 5400), (" 1D ", 86400),
         ("1d12h30m5s", 131405), (timedelta(minutes=2), 120), (timedelta(0), 0), (10**9, 10**9),
     ],
@@ -30,8 +31,10 @@ def test_a_duration_is_read_as_it_is_meant(written, meant):
 @pytest.mark.parametrize(
     "written",
     [
-        -1, -0.1, "-1", "-5m", math.nan, math.inf, -math.inf, "nan", "inf", "-inf", "", " ", "m", "5x", "5 m", "1h-", "h1",
-        "1.5.5h", "five minutes", "1h 30m", "0x10", True, False, None, [], {}, b"5m", object(), timedelta(seconds=-1), 5j,
+        -1, -0.1, "-1", "-5m", math.nan, math.inf, -math.inf, "nan", "inf", "-inf", "", " ", "m", "5x", "5 m",
+        "1h-", "h1",
+        "1.5.5h", "five minutes", "1h 30m", "0x10", True, False, None, [], {}, b"5m", object(),
+        timedelta(seconds=-1), 5j,
         10**400, "9" * 400, "1" + "0" * 400 + "d", "\x00", "1d\n2",
     ],
     ids=lambda value: repr(value)[:20],
@@ -51,7 +54,8 @@ def test_none_is_a_life_without_end_and_no_duration():
 @pytest.mark.parametrize(
     ("written", "meant"),
     [
-        (1, 1), (4096, 4096), ("1", 1), ("64KB", 64_000), ("64k", 64_000), ("16MiB", 16 << 20), ("1.5GiB", 3 << 29),
+        (1, 1), (4096, 4096), ("1", 1), ("64KB", 64_000), ("64k", 64_000), ("16MiB", 16 << 20),
+        ("1.5GiB", 3 << 29),
         ("2gb", 2 * 10**9), ("1TiB", 1 << 40), ("10 MiB", 10 << 20), (" 1b ", 1), ("100mb", 10**8),
     ],
 )  # fmt: skip
@@ -62,7 +66,8 @@ def test_a_size_is_read_as_it_is_meant(written, meant):
 @pytest.mark.parametrize(
     "written",
     [
-        0, -1, 1.0, 1.5, "0", "0.5", "-1MiB", "", " ", "MiB", "5XB", "1_000", "1e6", "5 5", "1MiB2", True, None, [], b"1",
+        0, -1, 1.0, 1.5, "0", "0.5", "-1MiB", "", " ", "MiB", "5XB", "1_000", "1e6", "5 5", "1MiB2", True,
+        None, [], b"1",
         math.nan, "9" * 400, "9" * 5000, "1" * 400 + "TiB", "inf", "nan",
     ],
     ids=lambda value: repr(value)[:20],
@@ -79,7 +84,7 @@ def test_no_text_raises_anything_but_a_configuration_error(text):
         try:
             assert read("option", text) >= 0
         except ConfigurationError as error:
-            assert "option=" in str(error)
+            assert "option=" in str(error)  # noqa: PT017
 
 
 @SETTINGS

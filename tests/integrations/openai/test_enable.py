@@ -108,9 +108,7 @@ async def test_after_disabling_every_call_goes_to_the_provider(side, provider, c
     enable_cache(cache)
     await side.get(ask(client))
     disable_cache()
-    raw = await side.get(
-        client.chat.completions.with_raw_response.create(model="m", messages=MESSAGES)
-    )
+    raw = await side.get(client.chat.completions.with_raw_response.create(model="m", messages=MESSAGES))
     assert "cache-status" not in raw.headers
     assert provider.calls == 2
     assert cache.stats().calls == 1

@@ -1,5 +1,7 @@
 """Streams: unbuffered, replayed event by event, and kept only when they were read to their end."""
 
+# ruff: noqa: PLR0917 - fixtures are asked for by name
+
 from __future__ import annotations
 
 import asyncio
@@ -21,7 +23,11 @@ TOOLS = [
         "type": "function",
         "function": {
             "name": "get_weather",
-            "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+            "parameters": {
+                "type": "object",
+                "properties": {"city": {"type": "string"}},
+                "required": ["city"],
+            },
         },
     }
 ]
@@ -148,7 +154,7 @@ async def test_a_stream_and_a_plain_answer_are_two_entries(side, provider, clien
     ["a\u2028b\u2029c\x85d", "tab\tnew\nline\r\nend", "🦊犬" * 40, " lead", "[DONE]"],
     ids=["separators", "controls", "wide", "blank", "marker"],
 )
-@three_streams
+@pytest.mark.parametrize("ask", [chat, responses], ids=["chat", "responses"])
 async def test_any_text_survives_the_replay(side, provider, client, enabled, ask, text):
     provider.reply(text)
     first = await side.all(ask(client))
@@ -196,7 +202,9 @@ async def helper_events(side, manager):
     async with side.within(manager) as stream:
         events = [event async for event in stream] if side.is_async else list(stream)
         final = getattr(stream, "get_final_completion", None) or stream.get_final_response
-        return [(type(event), event.type) for event in events], (await side.get(final())).to_dict(warnings=False)
+        return [(type(event), event.type) for event in events], (await side.get(final())).to_dict(
+            warnings=False
+        )
 
 
 @pytest.mark.parametrize(
@@ -252,9 +260,11 @@ async def test_a_raw_response_streams_and_replays(side, provider, client, ask):
             resource.with_raw_response.create(
                 model="m",
                 stream=True,
-                **{chat: {"messages": MESSAGES}, responses: {"input": "hello"}, completions: {"prompt": "hello"}}[
-                    ask
-                ],
+                **{
+                    chat: {"messages": MESSAGES},
+                    responses: {"input": "hello"},
+                    completions: {"prompt": "hello"},
+                }[ask],
             )
         )
         raws.append((raw, shown(await side.all(raw.parse()))))
@@ -292,7 +302,9 @@ async def test_a_streaming_response_reads_like_the_first(side, provider, client,
 @pytest.mark.parametrize("way", ["iter_lines", "iter_bytes"])
 async def test_a_streaming_response_left_early_stores_nothing(side, provider, client, enabled, way):
     provider.script(Fault(hold_after=2))
-    manager = client.chat.completions.with_streaming_response.create(model="m", messages=MESSAGES, stream=True)
+    manager = client.chat.completions.with_streaming_response.create(
+        model="m", messages=MESSAGES, stream=True
+    )
     async with side.within(manager) as response:
         await side.next(getattr(response, way)())
     await side.all(chat(client))
@@ -586,15 +598,19 @@ FAULTS = {
     "status 500": Fault(status=500),
     "disconnect": Fault(disconnect=True),
 }
-# Nothing of the protocol is wrong with these.
-WHOLE = {
-    "empty": {"chat", "responses", "completions"},
-    "refusal": {"chat", "responses"},
-}
 
 
-@three_streams
-@pytest.mark.parametrize("fault", FAULTS.values(), ids=list(FAULTS))
+@pytest.mark.parametrize(
+    ("ask", "fault"),
+    [
+        *((ask, fault) for ask in (chat, responses) for fault in FAULTS.values()),
+        *((completions, FAULTS[name]) for name in ("cut", "silent end", "length", "empty")),
+    ],
+    ids=[
+        *(f"{ask} {name}" for ask in ("chat", "responses") for name in FAULTS),
+        *(f"completions {name}" for name in ("cut", "silent end", "length", "empty")),
+    ],
+)
 async def test_a_faulty_stream_is_what_it_is_without_a_cache_and_not_stored(
     side, fresh, cache, enable, ask, fault
 ):
@@ -639,7 +655,9 @@ async def test_the_outcome_says_why_a_stream_was_not_stored(side, provider, clie
 
 
 @pytest.mark.parametrize("status", ["failed", "cancelled", "queued", "in_progress"])
-async def test_a_responses_stream_that_is_not_completed_is_not_stored(side, provider, client, enabled, status):
+async def test_a_responses_stream_that_is_not_completed_is_not_stored(
+    side, provider, client, enabled, status
+):
     provider.script(Fault(response_status=status))
     await outcome_of(side, lambda: responses(client))
     await side.all(responses(client))
@@ -670,7 +688,7 @@ async def test_a_policy_can_keep_truncated_and_refused_streams(side, provider, e
 async def test_a_marker_inside_the_content_neither_ends_nor_completes_a_stream(
     side, provider, client, enabled, ask
 ):
-    provider.reply("data: [DONE]\n\ndata: [DONE]\n\nevent: response.completed\n\n[DONE] {\"error\": 1} end")
+    provider.reply('data: [DONE]\n\ndata: [DONE]\n\nevent: response.completed\n\n[DONE] {"error": 1} end')
     provider.script(Fault(silent_end_after=6))
     await outcome_of(side, lambda: ask(client))
     assert enabled.stats().stored == 0
@@ -829,7 +847,7 @@ async def test_a_follower_sees_the_headers_of_the_leader(side, provider, client)
 
 @pytest.mark.parametrize("which", ["flights", "counters"])
 def test_a_stream_collected_at_an_awkward_moment_does_not_lock_up(sync_side, provider, enabled, which):
-    """The collector may run at any allocation, also at one made under a lock, and close a forgotten stream."""
+    """The collector may run at any allocation, also under a lock, and close a forgotten stream."""
     client = sync_side.client(provider.base_url)
     provider.script(Fault(hold_after=2))
     gc.disable()
