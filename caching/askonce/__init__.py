@@ -6,10 +6,11 @@ from askonce._cache import Cache
 from askonce._control import using
 from askonce._entry import Entry
 from askonce._errors import AskOnceError, ConfigurationError, OfflineMiss, StoreError
-from askonce._outcome import Outcome, track
+from askonce._outcome import Outcome
 from askonce._policy import Policy, Rule
 from askonce._request import Request
 from askonce._stats import Stats
+from askonce._track import track
 from askonce._version import __version__
 
 __all__ = [

@@ -62,19 +62,21 @@ class Admin:
         while batch := list(islice(keys, BATCH)):
             doomed = [key for key, entry in await self.load(tiers, batch) if matches(entry)]
             if doomed:
-                removed += await tiers.delete(*doomed)
+                await tiers.delete(*doomed)
+                removed += len(doomed)  # each once, in whichever tiers it was
         return removed
 
     async def clear(self, tiers: Tiers) -> int:
         removed = 0
         keys = iter(await tiers.scan(self._prefix))
         while batch := list(islice(keys, BATCH)):
-            removed += await tiers.delete(*batch)
+            await tiers.delete(*batch)
+            removed += len(batch)
         return removed
 
     async def load(self, tiers: Tiers, keys: list[str]) -> Iterable[tuple[str, Entry]]:
         found: list[tuple[str, Entry]] = []
-        for key, stored in (await tiers.get_many(keys)).items():
+        for key, stored in (await tiers.get_many(keys, copy_up=False)).items():
             try:
                 found.append((key, _codec.decode(key, stored.value, self._seal)))
             except _codec.Undecodable:

@@ -45,14 +45,14 @@ class Body:
     """
 
     kind: Literal["json", "multipart", "raw"]
-    value: Any
-    fields: dict[str, Any] = field(default_factory=dict[str, Any])
+    value: Any = field(repr=False)
+    fields: dict[str, Any] = field(default_factory=dict[str, Any], repr=False)
 
     def canonical(self, ignore: frozenset[str]) -> list[bytes]:
         """Parts that are equal exactly when two bodies ask the same thing; hashed length-prefixed."""
         if self.kind == "json":
             if type(self.value) is dict:
-                return [b"json", *_canonical_object(self.fields, ignore)]
+                return [b"json", *canonical_value(kept_fields(self.fields, ignore))]
             return [b"json", orjson.dumps(self.value)]
         if self.kind == "multipart":
             return [b"multipart", *_multipart.canonical(self.value, ignore)]
@@ -111,9 +111,9 @@ def _fits_a_double(digits: str) -> None:
         raise ValueError
 
 
-def _canonical_object(fields: dict[str, Any], ignore: frozenset[str]) -> Iterator[bytes]:
+def kept_fields(fields: dict[str, Any], ignore: frozenset[str]) -> dict[str, Any]:
+    """The fields that are part of the question, with values that mean the same made the same."""
     kept: dict[str, Any] = {}
-    ordered: list[tuple[tuple[str | int, ...], Any]] = []
     for name, value in fields.items():
         if value is None or name in ignore:
             continue
@@ -123,17 +123,25 @@ def _canonical_object(fields: dict[str, Any], ignore: frozenset[str]) -> Iterato
         elif isinstance(value, float):
             if value.is_integer() and abs(value) < _EXACT_INT:
                 value = int(value)  # noqa: PLW2901 - 0.0 and 0 are the same temperature
-        elif isinstance(value, list | dict):
-            if value == [] and name == "tools":
-                continue
-            _find_ordered(name, value, (name,), ordered)
+        elif value == [] and name == "tools":
+            continue
         kept[name] = value
-    yield orjson.dumps(kept, option=SORTED)
-    # The sorted dump fixes what is there; for the subtrees whose order matters, the order follows.
+    return kept
+
+
+def canonical_value(value: Any, name: str = "") -> Iterator[bytes]:
+    """A value's parts: what is there, and in which order where order matters.
+
+    First its sorted dump; then, for the subtrees that keep their order, their paths and themselves.
+    """
+    ordered: list[tuple[tuple[str | int, ...], Any]] = []
+    if isinstance(value, list | dict):
+        _find_ordered(name, value, (), ordered)
+    yield orjson.dumps(value, option=SORTED)
     ordered.sort(key=lambda found: found[0])
-    for path, value in ordered:
+    for path, subtree in ordered:
         yield orjson.dumps(path)
-        yield orjson.dumps(value)
+        yield orjson.dumps(subtree)
 
 
 def _find_ordered(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack
 from itertools import islice
 from types import TracebackType
 from typing import Final, Self
@@ -100,8 +101,13 @@ class Cache:
         self._events = Events()
         self._stores = read_stores(store, clock)
         epochs = Epochs()
-        self._sync = SyncFace(Tiers([Guarded(sync_port(s), self._trouble) for s in self._stores], epochs))
-        self._async = AsyncFace(Tiers([Guarded(async_port(s), self._trouble) for s in self._stores], epochs))
+        sync_ports = [sync_port(one) for one in self._stores]
+        async_ports = [async_port(one) for one in self._stores]
+        # Calls go through guarded ports, which never fail; operators want to see what fails.
+        self._sync_tiers = Tiers(sync_ports, epochs)
+        self._async_tiers = Tiers(async_ports, epochs)
+        self._sync = SyncFace(Tiers([Guarded(port, self._trouble) for port in sync_ports], epochs))
+        self._async = AsyncFace(Tiers([Guarded(port, self._trouble) for port in async_ports], epochs))
         self._flow = Flow(
             settings=self._settings,
             clock=clock,
@@ -171,15 +177,15 @@ class Cache:
 
     async def aping(self) -> list[Health]:
         """`ping`, for event loops."""
-        return [await port.ping() for port in self._async.tiers.ports]
+        return [await port.ping() for port in self._async_tiers.ports]
 
     def delete(self, key: str) -> bool:
         """Remove one entry from every tier; whether it was there."""
-        return step(self._sync.tiers.delete(key)) > 0
+        return step(self._sync_tiers.delete(key)) > 0
 
     async def adelete(self, key: str) -> bool:
         """`delete`, for event loops."""
-        return await self._async.tiers.delete(key) > 0
+        return await self._async_tiers.delete(key) > 0
 
     def invalidate(
         self,
@@ -201,7 +207,7 @@ class Cache:
             ConfigurationError: without any condition (that is `clear()`).
         """
         matches = self._admin.matcher(model, tag, older_than, url)
-        return step(self._admin.invalidate(self._sync.tiers, matches))
+        return step(self._admin.invalidate(self._sync_tiers, matches))
 
     async def ainvalidate(
         self,
@@ -213,46 +219,48 @@ class Cache:
     ) -> int:
         """`invalidate`, for event loops."""
         matches = self._admin.matcher(model, tag, older_than, url)
-        return await self._admin.invalidate(self._async.tiers, matches)
+        return await self._admin.invalidate(self._async_tiers, matches)
 
     def clear(self) -> int:
         """Remove every entry of this namespace from every tier; how many they were."""
-        return step(self._admin.clear(self._sync.tiers))
+        return step(self._admin.clear(self._sync_tiers))
 
     async def aclear(self) -> int:
         """`clear`, for event loops."""
-        return await self._admin.clear(self._async.tiers)
+        return await self._admin.clear(self._async_tiers)
 
     def entries(self) -> Iterator[tuple[str, Entry]]:
         """The (key, entry) pairs of this namespace, a batch at a time; what cannot be read is left out."""
-        keys = iter(step(self._admin.keys(self._sync.tiers)))
+        keys = iter(step(self._admin.keys(self._sync_tiers)))
         while batch := list(islice(keys, BATCH)):
-            yield from step(self._admin.load(self._sync.tiers, batch))
+            yield from step(self._admin.load(self._sync_tiers, batch))
 
     async def aentries(self) -> AsyncIterator[tuple[str, Entry]]:
         """`entries`, for event loops."""
-        keys = iter(await self._admin.keys(self._async.tiers))
+        keys = iter(await self._admin.keys(self._async_tiers))
         while batch := list(islice(keys, BATCH)):
-            for pair in await self._admin.load(self._async.tiers, batch):
+            for pair in await self._admin.load(self._async_tiers, batch):
                 yield pair
 
     def explain(self, request: Request) -> Explanation:
         """Why a request is or is not answered from the cache: its nearest entry and what differs."""
-        return step(self._admin.explain(self._sync.tiers, request))
+        return step(self._admin.explain(self._sync_tiers, request))
 
     async def aexplain(self, request: Request) -> Explanation:
         """`explain`, for event loops."""
-        return await self._admin.explain(self._async.tiers, request)
+        return await self._admin.explain(self._async_tiers, request)
 
     def close(self) -> None:
         """Give back files and connections. The cache may be used again; it reopens what it needs."""
-        for store in self._stores:
-            store.close()
+        with ExitStack() as closing:  # all of them, also when one fails to
+            for store in self._stores:
+                closing.callback(store.close)
 
     async def aclose(self) -> None:
         """`close`, for event loops."""
-        for port in self._async.tiers.ports:
-            await port.close()
+        async with AsyncExitStack() as closing:
+            for port in self._async_tiers.ports:
+                closing.push_async_callback(port.close)
 
     def __enter__(self) -> Self:
         return self

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from askonce._body import Body
@@ -35,7 +35,7 @@ class Call:
     """Who asks what, what was decided, and since when (`time.perf_counter`)."""
 
     face: Face
-    exchange: Any
+    exchange: Any = field(repr=False)
     request: Request
     body: Body
     decision: Decision

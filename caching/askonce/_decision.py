@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final, TypeAlias
 
@@ -16,12 +16,26 @@ from askonce._entry import Entry
 from askonce._errors import ConfigurationError
 from askonce._policy import Cacheable, Policy, Terms, Unset
 from askonce._request import Request
-from askonce._surface import EMPTY, ERROR, INCOMPLETE, OTHER, REFUSED, TRUNCATED, Surface, objects, surface_of
+from askonce._surface import (
+    EMPTY,
+    ERROR,
+    EXPIRING,
+    INCOMPLETE,
+    OTHER,
+    REFUSED,
+    TRUNCATED,
+    Surface,
+    objects,
+    surface_of,
+)
 
 Scope: TypeAlias = "str | Callable[[Request], str]"
 
 # Tools that the provider runs and that look at a world which changes.
-_WORLD_TOOLS: Final = ("web_search", "file_search", "mcp", "code_interpreter", "computer")
+_WORLD_TOOLS: Final = (
+    "web_search", "web_fetch", "x_search", "file_search", "mcp", "code_interpreter", "code_execution",
+    "computer", "shell",
+)  # fmt: skip
 _WORLD_MODELS: Final = ("search-preview", "search-api", "deep-research")
 # A POST here makes something; a cached answer would be a job that was never started.
 _CHANGES_THINGS: Final = re.compile(
@@ -41,6 +55,8 @@ class Decision:
         surface: kind of endpoint.
         model: the model asked for.
         key: `namespace:digest`; "" for a bypass.
+        scope: who shares the answer, see `scope_value`.
+        sample: which of several independent answers.
         read: a stored answer may be given.
         write: the answer may be stored.
         offline: the provider must not be asked.
@@ -57,6 +73,8 @@ class Decision:
     surface: Surface
     model: str
     key: str
+    scope: str = field(repr=False)
+    sample: int
     read: bool
     write: bool
     offline: bool
@@ -86,6 +104,8 @@ class Decision:
             return TRUNCATED
         if REFUSED in flaws and not self.terms.store_refusals:
             return REFUSED
+        if EXPIRING in flaws and not self.terms.opened:
+            return EXPIRING
         return ""
 
 
@@ -97,7 +117,7 @@ class Settings:
     namespace: str
     scope: Scope
     mode: str
-    secret: bytes | None
+    secret: bytes | None = field(repr=False)
 
 
 def decide(settings: Settings, request: Request, body: Body, said: Control) -> Decision:
@@ -106,9 +126,12 @@ def decide(settings: Settings, request: Request, body: Body, said: Control) -> D
     Raises:
         ConfigurationError: for a Cache-Control directive of the caller's with a bad value.
     """
-    header = request.header(b"cache-control")
-    if header:
-        said = from_cache_control(header).over(said)
+    mode = said.mode or settings.mode
+    if mode != "off":  # off is off, whatever a header says
+        header = request.header(b"cache-control")
+        if header:
+            said = from_cache_control(header).over(said)
+            mode = said.mode or settings.mode
     target = request.target
     model = model_of(target.path, body)
     namespace = said.namespace or settings.namespace
@@ -119,17 +142,26 @@ def decide(settings: Settings, request: Request, body: Body, said: Control) -> D
         terms = policy.terms_for(model=model, url=place, namespace=namespace)
     ttl = terms.ttl if isinstance(said.ttl, Unset) else said.ttl
     surface = surface_of(target.path)
-    mode = said.mode or settings.mode
     bypass = _why_bypass(request, body, terms, surface, mode=mode, model=model, ttl=ttl)
     if not bypass and policy.cacheable is not None and not approves(policy.cacheable, request, None):
         bypass = "policy"
-    key = ""
+    key = scope = ""
+    if not bypass:
+        try:
+            scope = scope_value(settings.scope, said.scope, request)
+        except ConfigurationError:
+            raise
+        except Exception as error:  # noqa: BLE001 - nobody's tenant: never the shared one, and never an error
+            events.warn(
+                "policy", "the scope callable raised %s; the call is not cached", type(error).__name__
+            )
+            bypass = "scope"
     if not bypass:
         digest = _key.digest(
             request,
             body,
             namespace=namespace,
-            scope=scope_value(said.scope if said.scope is not None else settings.scope, request),
+            scope=scope,
             sample=said.sample or 0,
             vary=policy.vary,
             ignore=policy.ignore_fields,
@@ -146,6 +178,8 @@ def decide(settings: Settings, request: Request, body: Body, said: Control) -> D
         surface=surface or OTHER,
         model=model,
         key=key,
+        scope=scope,
+        sample=said.sample or 0,
         read=not refresh,
         write=write,
         offline=offline,
@@ -167,22 +201,26 @@ def model_of(path: str, body: Body) -> str:
     return rest.partition("/")[0] if found else ""
 
 
-def scope_value(scope: Scope, request: Request) -> str:
+def scope_value(scope: Scope, said: str | None, request: Request) -> str:
     """Who shares this answer, as it enters the key: "" for everybody; credentials only as a digest.
+
+    What a caller says narrows the cache's own scope; it never leaves it.
 
     Raises:
         ConfigurationError: when a scope callable returns anything but a text.
+        Exception: whatever a scope callable raises.
     """
     if scope == "shared":
-        return ""
-    if scope == "credential":
-        return "credential:" + sha256(request.credentials()).hexdigest()
-    if isinstance(scope, str):
-        return "name:" + scope
-    value = scope(request)
-    if not isinstance(value, str):
-        raise ConfigurationError(f"scope: the callable returned a {type(value).__name__}; allowed: a text")
-    return "name:" + value
+        value = ""
+    elif scope == "credential":
+        value = "credential:" + sha256(request.credentials()).hexdigest()
+    else:
+        named: object = scope if isinstance(scope, str) else scope(request)
+        if not isinstance(named, str):
+            given = type(named).__name__
+            raise ConfigurationError(f"scope: the callable returned a {given}; allowed: a text")
+        value = f"name:{named}"
+    return value if said is None else f"{len(value)}:{value}said:{said}"
 
 
 def approves(cacheable: Cacheable, request: Request, entry: Entry | None) -> bool:
@@ -221,16 +259,27 @@ def _why_bypass(
     if not terms.opened and _reads_the_world(fields, model):
         return "hosted tool"
     if terms.max_temperature is not None:
-        temperature = fields.get("temperature")
-        if temperature is None and surface is not None and surface.sampled:
+        given = fields.get("temperature")
+        temperature = _number(given, in_text=body.kind == "multipart")
+        if given is None and surface is not None and surface.sampled:
             temperature = 1.0
-        if isinstance(temperature, int | float) and temperature > terms.max_temperature:
+        if temperature is not None and temperature > terms.max_temperature:
             return "temperature"
     return ""
 
 
+def _number(value: Any, *, in_text: bool) -> float | None:
+    """A number, in a form also as the text of one."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str) if in_text else (int, float)):
+        return None
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return None
+
+
 def _reads_the_world(fields: dict[str, Any], model: str) -> bool:
-    if "web_search_options" in fields or any(part in model for part in _WORLD_MODELS):
+    if fields.get("web_search_options") is not None or any(part in model for part in _WORLD_MODELS):
         return True
     kinds = [tool.get("type") for tool in objects(fields.get("tools"))]
     return any(isinstance(kind, str) and kind.startswith(_WORLD_TOOLS) for kind in kinds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from askonce._entry import Entry
@@ -31,11 +31,11 @@ class Opened:
     """
 
     status: int
-    headers: RawHeaders
-    native: Any
-    body: bytes | None = None
-    source: Iterator[bytes] | AsyncIterator[bytes] | None = None
-    close: Callable[[], Any] | None = None
+    headers: RawHeaders = field(repr=False)
+    native: Any = field(repr=False)
+    body: bytes | None = field(default=None, repr=False)
+    source: Iterator[bytes] | AsyncIterator[bytes] | None = field(default=None, repr=False)
+    close: Callable[[], Any] | None = field(default=None, repr=False)
     framed: bool = False
 
     def header(self, name: bytes) -> str:
@@ -96,8 +96,8 @@ class Reply:
 
     outcome: Outcome
     entry: Entry | None = None
-    native: Any = None
+    native: Any = field(default=None, repr=False)
     reader: Reader | None = None
     status: int = 200
-    headers: RawHeaders | None = None
+    headers: RawHeaders | None = field(default=None, repr=False)
     patience: float | None = None

@@ -9,7 +9,7 @@ from typing import Final
 from askonce import _codec
 from askonce._body import Body
 from askonce._decision import Decision, Settings
-from askonce._fingerprint import differences, fingerprint
+from askonce._fingerprint import SCOPE, differences, fingerprint
 from askonce._request import Request
 from askonce._seal import Seal
 from askonce.stores.tiered import Tiers
@@ -60,12 +60,13 @@ async def nearest(
 
     Looks at the first few thousand entries of the namespace: this is for people who wonder, not for calls.
     """
-    asked = fingerprint(request, body, settings)
+    asked = fingerprint(request, body, decision, settings)
     namespace = decision.key.partition(":")[0]
-    best_key, best = "", None
+    best_key, best = "", list[str]()
+    best_rank: tuple[bool, int] | None = None
     keys = iter(islice(await tiers.scan(f"{namespace}:"), _LOOK_AT))
     while batch := list(islice(keys, _BATCH)):
-        for key, stored in (await tiers.get_many(batch)).items():
+        for key, stored in (await tiers.get_many(batch, copy_up=False)).items():
             try:
                 meta = _codec.decode(key, stored.value, seal).meta
             except _codec.Undecodable:
@@ -73,6 +74,8 @@ async def nearest(
             if meta.surface != decision.surface.name or not meta.fingerprint:
                 continue
             told = differences(meta.fingerprint, asked)
-            if best is None or len(told) < len(best):
-                best_key, best = key, told
-    return best_key, tuple(best or ())
+            # One's own scope first: of others nothing is told but that they are others.
+            rank = (meta.fingerprint.get(SCOPE) != asked.get(SCOPE), len(told))
+            if best_rank is None or rank < best_rank:
+                best_key, best, best_rank = key, told, rank
+    return best_key, tuple(best)

@@ -91,7 +91,11 @@ class SyncFace:
             finally:
                 slots.release()
 
-        threading.Thread(target=run, name="askonce-refresh", daemon=True).start()
+        try:
+            threading.Thread(target=run, name="askonce-refresh", daemon=True).start()
+        except RuntimeError:  # no more threads, or the interpreter is going down
+            slots.release()
+            return False
         return True
 
 
@@ -141,6 +145,9 @@ class AsyncFace:
 
     def spawn(self, work: Work) -> bool:
         """Run `work` in a task of its own; False when enough run already."""
+        if len(self._tasks) >= _MAX_BACKGROUND:
+            # Tasks of a loop that ended in their middle never report back.
+            self._tasks = {task for task in self._tasks if task.get_loop().is_running()}
         if len(self._tasks) >= _MAX_BACKGROUND:
             return False
         task = _loop().create_task(work())

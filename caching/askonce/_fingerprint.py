@@ -7,13 +7,12 @@ differs, too little to tell what it said.
 
 from __future__ import annotations
 
+import re
 from hashlib import blake2b
 from typing import Any, Final
 
-import orjson
-
-from askonce._body import Body
-from askonce._decision import Settings
+from askonce._body import Body, canonical_value, kept_fields
+from askonce._decision import Decision, Settings
 from askonce._request import Request
 from askonce._surface import objects
 
@@ -21,40 +20,51 @@ _MOST_ITEMS: Final = 48
 _CLEAR: Final = frozenset(
     {"model", "role", "type", "encoding_format", "reasoning_effort", "verbosity", "voice"}
 )
+_WORD: Final = re.compile(r"[\w.:/@-]{1,64}")
 
 
-def fingerprint(request: Request, body: Body, settings: Settings) -> dict[str, str]:
-    """Part name -> digest or "=value". Names read like paths: `messages[3].content`, `tools[0]`."""
-    secret = settings.secret[:64] if settings.secret else b""
+SCOPE: Final = "scope"
+
+
+def fingerprint(request: Request, body: Body, decision: Decision, settings: Settings) -> dict[str, str]:
+    """Part name -> digest or "=value". Names read like paths: `messages[3].content`, `tools[0]`.
+
+    Follows the key: what two equal keys may differ in, fingerprints do not show.
+    """
+    secret = blake2b(settings.secret, digest_size=32).digest() if settings.secret else b""
     target = request.target
-    found: dict[str, str] = {"url": _short(f"{target.origin}{target.path}?{target.query}".encode(), secret)}
+    place = f"{target.origin}{target.path}?{target.query}"
+    found: dict[str, str] = {"url": _short(place.encode("utf-8", "surrogatepass"), secret)}
+    if decision.scope:
+        found[SCOPE] = _short(decision.scope.encode("utf-8", "surrogatepass"), secret)
+    if decision.sample:
+        found["sample"] = f"={decision.sample}"
     vary = settings.policy.vary
     for header, content in request.headers:
         if header in vary:
             found[f"header {header.decode('latin-1')}"] = _short(content, secret)
-    ignore = settings.policy.ignore_fields
     if body.kind == "json" and body.fields:
-        for name, value in body.fields.items():
-            if value is None or name in ignore or (name == "stream" and value is False):
-                continue
+        for name, value in kept_fields(body.fields, settings.policy.ignore_fields).items():
             _part(name, value, secret, found)
     elif body.kind == "multipart":
         for part in body.value:
-            found[part.name] = _short(part.head + part.content, secret)
+            if part.is_file or part.name not in settings.policy.ignore_fields:
+                found[part.name] = _short(part.head + part.content, secret)
     else:
         found["body"] = _short(request.body, secret)
     return found
 
 
 def _part(name: str, value: Any, secret: bytes, found: dict[str, str]) -> None:
-    if isinstance(value, bool | int | float) or (name in _CLEAR and isinstance(value, str)):
+    if isinstance(value, bool | int | float) or (name in _CLEAR and _is_word(value)):
         found[name] = f"={value}"
     elif items := list(objects(value)):
         for position, item in enumerate(items[:_MOST_ITEMS]):
             label = f"{name}[{position}]"
             if "role" in item:
                 for key, inner in item.items():
-                    found[f"{label}.{key}"] = f"={inner}" if key == "role" else _json(inner, secret)
+                    clear = key == "role" and _is_word(inner)
+                    found[f"{label}.{key}"] = f"={inner}" if clear else _json(inner, secret)
             else:
                 found[label] = _json(item, secret)
         if len(items) > _MOST_ITEMS:
@@ -63,8 +73,14 @@ def _part(name: str, value: Any, secret: bytes, found: dict[str, str]) -> None:
         found[name] = _json(value, secret)
 
 
+def _is_word(value: object) -> bool:
+    """Short and without blanks: a name, not somebody's text."""
+    return isinstance(value, str) and _WORD.fullmatch(value) is not None
+
+
 def _json(value: Any, secret: bytes) -> str:
-    return _short(orjson.dumps(value), secret)
+    ordered = b"".join(canonical_value(value))
+    return _short(ordered, secret)
 
 
 def _short(content: bytes, secret: bytes) -> str:
@@ -73,6 +89,8 @@ def _short(content: bytes, secret: bytes) -> str:
 
 def differences(stored: dict[str, str], asked: dict[str, str]) -> list[str]:
     """What differs, in words: "temperature 0.0 -> 0.7", "messages[3].content changed", "tools[1] added"."""
+    if stored.get(SCOPE) != asked.get(SCOPE):
+        return ["scope changed"]  # what somebody else asked is nobody's business
     told: list[str] = []
     for name in dict.fromkeys((*asked, *stored)):
         before, now = stored.get(name), asked.get(name)

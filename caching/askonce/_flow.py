@@ -40,6 +40,7 @@ from askonce._seal import Seal
 from askonce._shared import SharedStream, StreamBroken
 
 _OK: Final = 200
+_LAG: Final = 32 << 10  # bytes a reader may lag behind a stream that is not recorded, at least
 _TAIL_HEADERS: Final = frozenset({b"content-type", b"content-encoding", b"date"})
 
 
@@ -79,8 +80,8 @@ class Flow:
             if found.fresh:
                 return self._ledger.hit(call, "hit", "fresh", found)
             if found.within(decision.stale_while_revalidate) and not decision.offline:
-                if decision.write and face.spawn(lambda: self._refresh(call)):
-                    self._ledger.counters.refresh()
+                if decision.write:
+                    self._start_refresh(call, landings)
                 return self._ledger.hit(call, "stale", "stale-while-revalidate", found)
         if decision.offline:
             raise await self._offline_miss(call)
@@ -163,11 +164,12 @@ class Flow:
     async def _ask(self, call: Call, flight: Flight | None, stale: Found | None, reason: str) -> Reply:
         """Call the provider, then judge, store and publish what it says."""
         asked = time.perf_counter()
-        inside = leading.set(True)
+        before = leading.get()
+        leading.set(True)
         try:
             opened = await call.face.open(call.exchange)
         finally:
-            leading.reset(inside)
+            leading.set(before)  # no token: a forgotten coroutine is closed in whatever context
         if opened.status != _OK:
             if flight is not None:
                 self.flights.fail(flight, counts=True)
@@ -217,7 +219,7 @@ class Flow:
             close=opened.close,
             recorder=recorder,
             settle=settle,
-            limit=call.decision.terms.max_entry_bytes,
+            limit=max(call.decision.terms.max_entry_bytes, _LAG),
             loop=call.face.owner().loop,
         )
         reader = Reader.of(shared, leads=True)
@@ -258,13 +260,26 @@ class Flow:
                 await call.face.leave(reader)
         return None if flight.entry is None else self._ledger.followed(call, flight.entry)
 
-    async def _refresh(self, call: Call) -> None:
-        """Fetch a new answer for a stale one that has been given. Its failure is nobody's."""
+    def _start_refresh(self, call: Call, landings: int) -> None:
+        """Have a new answer fetched for a stale one, unless somebody does already."""
         flight, leads = self.flights.join(call.decision.key, call.face.owner(), None)
         if flight is None or not leads:
             return
+        if call.face.spawn(lambda: self._refresh(call, flight, landings)):
+            self._ledger.counters.refresh()
+        else:
+            self.flights.fail(flight, counts=False)
+
+    async def _refresh(self, call: Call, flight: Flight, landings: int) -> None:
+        """Fetch a new answer for a stale one that has been given. Its failure is nobody's."""
+        flight.owner = call.face.owner()
         outcome = Outcome(status="miss", reason="revalidate", key=call.decision.key)
         try:
+            if self.flights.landings != landings:
+                found = await self._read(call)
+                if found is not None and found.fresh:
+                    self.flights.land(flight, found.entry)
+                    return
             asked = time.perf_counter()
             opened = await call.face.again(call.exchange)
             if opened.status == _OK and opened.body is not None:

@@ -65,7 +65,9 @@ class Keeper:
                 usage=reading.usage,
                 latency=time.perf_counter() - asked,
                 tags=decision.tags,
-                fingerprint=fingerprint(call.request, call.body, self._settings) if decision.write else {},
+                fingerprint=fingerprint(call.request, call.body, decision, self._settings)
+                if decision.write
+                else {},
             ),
         )
         return entry, self._why_not(call, entry, reading.flaws, framed=framed)

@@ -9,8 +9,9 @@ from askonce._clock import Clock
 from askonce._entry import Entry
 from askonce._events import AnswerDropped, AnswerStored, CallDone, CorruptEntry, Events
 from askonce._exchange import Reply
-from askonce._outcome import Outcome, Status, note
+from askonce._outcome import Outcome, Status
 from askonce._stats import Counters
+from askonce._track import note
 
 
 class Ledger:

@@ -30,6 +30,9 @@ class Target(NamedTuple):
     query: str
     credentials: str
 
+    def __repr__(self) -> str:
+        return f"<Target {self.origin}{self.path}>"
+
 
 # RFC 3986 appendix B, without the fragment, which is never sent. Not urllib's urlsplit: that one raises
 # for some URLs and drops control characters from others.

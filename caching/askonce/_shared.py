@@ -76,7 +76,7 @@ class SharedStream:
 
     __slots__ = (
         "__weakref__", "_active", "_base", "_chunks", "_close", "_closed", "_ended", "_error", "_held",
-        "_kept_bytes", "_limit", "_lock", "_orphaned", "_pulling", "_readers", "_settle", "_settling",
+        "_limit", "_lock", "_orphaned", "_pulling", "_readers", "_settle", "_settling",
         "_source", "_task", "_wakers", "loop", "recorder",
     )  # fmt: skip
 
@@ -105,7 +105,6 @@ class SharedStream:
         self._orphaned = False  # the last reader left in the middle of a pull; who pulls, closes
         self._settling = False
         self._limit = limit
-        self._kept_bytes = 0
         self._task: Task[None] | None = None  # the pull under way
         self._held: set[Task[None]] = set()  # because loops hold their tasks weakly
         self._wakers: list[Wake] = []
@@ -177,13 +176,15 @@ class SharedStream:
 
         What a reader who lags behind still needs is kept up to the limit; then that reader is given up.
         """
-        needed = min((reader.position for reader in self._readers), default=self._base + len(self._chunks))
-        drop = max(0, needed - self._base)
-        while self._kept_bytes - sum(map(len, self._chunks[:drop])) > self._limit and drop < len(
-            self._chunks
-        ):
+        positions = [reader.position - self._base for reader in self._readers]
+        drop = max(0, min(positions, default=len(self._chunks)))
+        behind = self._chunks[drop : max(positions, default=0)]
+        lag = sum(map(len, behind))
+        for chunk in behind:
+            if lag <= self._limit:
+                break
+            lag -= len(chunk)
             drop += 1
-        self._kept_bytes -= sum(map(len, self._chunks[:drop]))
         del self._chunks[:drop]
         self._base += drop
 
@@ -288,7 +289,6 @@ class SharedStream:
             recorder.feed(chunk)
             with self._lock:
                 self._chunks.append(chunk)
-                self._kept_bytes += len(chunk)
                 if recorder.state == "dropped":
                     self._forget()
                 wakers, self._wakers = self._wakers, []
@@ -363,6 +363,7 @@ class SharedStream:
         try:
             if pull is not None:
                 if not self._settling:  # what is whole is being stored: that much time there is
+                    self.recorder.abort("closed early")
                     pull.cancel()
                 await asyncio.wait([pull])
             await self._close()

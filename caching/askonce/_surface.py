@@ -22,6 +22,7 @@ INCOMPLETE: Final = "not completed"
 TRUNCATED: Final = "truncated"
 REFUSED: Final = "refused"
 EMPTY: Final = "empty"
+EXPIRING: Final = "expiring link"
 
 Json: TypeAlias = dict[str, Any]
 
@@ -185,6 +186,14 @@ def _holds(name: str) -> Callable[[Json], Reading]:
     return read
 
 
+def _images(answer: Json) -> Reading:
+    """Images by link: the provider deletes them within the hour, so the answer would rot in the cache."""
+    reading = _holds("data")(answer)
+    if any(image.get("url") for image in objects(answer.get("data"))):
+        reading.flaws.add(EXPIRING)
+    return reading
+
+
 def _last_usage(chunks: Iterable[Json]) -> Reading:
     reading = Reading()
     for chunk in chunks:
@@ -207,9 +216,9 @@ _KNOWN: Final = (
     Surface("responses", "/responses", _response, _response_events, sampled=True),
     Surface("embeddings", "/embeddings", _holds("data")),
     Surface("moderations", "/moderations", _holds("results")),
-    Surface("images", "/images/generations", _holds("data"), _last_usage),
-    Surface("images", "/images/edits", _holds("data"), _last_usage),
-    Surface("images", "/images/variations", _holds("data")),
+    Surface("images", "/images/generations", _images, _last_usage),
+    Surface("images", "/images/edits", _images, _last_usage),
+    Surface("images", "/images/variations", _images),
     Surface("speech", "/audio/speech", _anything, _last_usage, media=("audio/", "application/octet-stream")),
     Surface("transcription", "/audio/transcriptions", _holds("text"), _last_usage, media=_TEXTS),
     Surface("translation", "/audio/translations", _holds("text"), media=_TEXTS),
@@ -235,15 +244,16 @@ def read_answer(surface_name: str, content_type: str, body: bytes) -> Reading:
     try:
         if media == "text/event-stream":
             return _read_stream(surface, body)
-        if media.startswith(surface.media) and not media.endswith("json"):
-            return Reading()
-        return _read_object(surface, body)
+        if not media or media.endswith("json"):
+            return _read_object(surface, body)
+        # A proxy's login page with status 200 is no answer.
+        return Reading() if media.startswith(surface.media) else Reading(flaws={ERROR})
     except Exception:  # noqa: BLE001 - whatever an answer looks like, its caller gets it; it is not stored
         return Reading(flaws={ERROR})
 
 
 def _read_object(surface: Surface, body: bytes) -> Reading:
-    """A JSON answer; a proxy's login page with status 200 is none."""
+    """A JSON answer."""
     answer = orjson.loads(body)
     if not isinstance(answer, dict):
         return Reading() if surface is OTHER else Reading(flaws={ERROR})

@@ -111,8 +111,8 @@ def until(condition, what="the condition", timeout=TIMEOUT):
         time.sleep(0.001)
 
 
-async def auntil(condition, what="the condition", timeout=TIMEOUT):
-    end = time.monotonic() + timeout
+async def auntil(condition, what="the condition", seconds=TIMEOUT):
+    end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
             raise AssertionError(f"waited in vain for {what}")
@@ -136,7 +136,6 @@ class Ask:
         self.upstream = upstream
 
     def _opened(self, number, answer, *, live):
-        upstream = self.upstream
         streams = answer.chunks is not None or bool(b'"stream":true' in self.request.body)
         content_type = answer.content_type
         if content_type is None:
@@ -484,11 +483,15 @@ def kit():
     yield made
     made.finish()
     until(
-        lambda: not [
-            thread
-            for thread in set(threading.enumerate()) - before
-            if not thread.name.startswith(("askonce-memory", "askonce-disk", "asyncio_", "askonce-tiered"))
-        ],
+        lambda: (
+            not [
+                thread
+                for thread in set(threading.enumerate()) - before
+                if not thread.name.startswith(
+                    ("askonce-memory", "askonce-disk", "asyncio_", "askonce-tiered")
+                )
+            ]
+        ),
         "threads to end",
         2.0,
     )

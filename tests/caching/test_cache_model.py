@@ -23,10 +23,12 @@ MODES = st.sampled_from(["on", "on", "on", "refresh", "read_only", "offline", "o
 def answer_of(question, number):
     """Says which question it answers and which upstream call it was."""
     text = f"{question}/{number}/" + "x" * (question * 700)
-    return orjson.dumps({
-        "choices": [{"index": 0, "finish_reason": "stop", "message": {"content": text}}],
-        "usage": {"total_tokens": 1},
-    })
+    return orjson.dumps(
+        {
+            "choices": [{"index": 0, "finish_reason": "stop", "message": {"content": text}}],
+            "usage": {"total_tokens": 1},
+        }
+    )
 
 
 class Ask:
@@ -44,14 +46,16 @@ class Ask:
     def open(self):
         return self.machine.upstream(self.question)
 
-    again = open
+    def again(self):
+        return self.open()
 
 
 class AsyncAsk(Ask):
     async def open(self):
         return self.machine.upstream(self.question)
 
-    again = open
+    async def again(self):
+        return await self.open()
 
 
 class CacheModel(RuleBasedStateMachine):
@@ -229,4 +233,3 @@ TestCacheModel.settings = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
-

@@ -8,6 +8,8 @@ import pytest
 
 from askonce import Cache, OfflineMiss, Policy, Request, using
 from askonce._body import parse
+from askonce._control import current_control
+from askonce._decision import decide
 from askonce._fingerprint import differences, fingerprint
 from askonce.doors import Opened
 
@@ -28,7 +30,8 @@ def request_of(body=BASE, url=CHAT, headers=(), content_type="application/json")
 def print_of(body=BASE, cache=None, **how):
     request = request_of(body, **how)
     parsed = parse(request.header(b"content-type"), request.body)
-    return fingerprint(request, parsed, (cache or Cache("memory://"))._settings)
+    settings = (cache or Cache("memory://"))._settings
+    return fingerprint(request, parsed, decide(settings, request, parsed, current_control()), settings)
 
 
 def told(body, **how):

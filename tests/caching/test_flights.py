@@ -1,4 +1,4 @@
-"""Single flight: of several identical asks at one time one reaches the provider, and nobody waits for ever."""
+"""Single flight: of several identical asks one reaches the provider, and nobody waits for ever."""
 
 from __future__ import annotations
 

@@ -304,7 +304,7 @@ async def test_a_follower_cancelled_in_the_middle_hurts_nobody(kit, k):
 
 @pytest.mark.parametrize("live", [False, True], ids=["plain", "streamed"])
 async def test_a_task_cancelled_while_it_pulls_for_a_thread_stays_cancelled(kit, k, live):
-    """A thread leads and leaves; the task that reads on is cancelled while a worker thread waits for a chunk."""
+    """A thread leads and leaves; the task that reads on is cancelled while a worker waits for a chunk."""
     cache = kit.cache()
     pause = threading.Event()
     first, *rest = k.events(1)
@@ -668,9 +668,7 @@ def test_a_large_stream_does_not_stay_in_memory_for_a_follower_that_sleeps(kit, 
 
 def test_outcomes_of_streams_are_complete_when_they_end(kit, k):
     cache = kit.cache()
-    usage = (
-        b'data: {"choices":[],"usage":{"prompt_tokens":2,"completion_tokens":3,"total_tokens":5}}\n\n'
-    )
+    usage = b'data: {"choices":[],"usage":{"prompt_tokens":2,"completion_tokens":3,"total_tokens":5}}\n\n'
     *chunks, done = k.events(1)
     kit.upstream.script.append(k.Answer(chunks=[*chunks, usage, done]))
     with track() as outcomes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import suppress
 
 import pytest
 
@@ -213,7 +214,12 @@ def test_a_backfill_never_brings_back_what_was_deleted_or_replaced(tiered, front
 @pytest.mark.parametrize("what", ["delete", "overwrite"])
 @pytest.mark.parametrize(
     "moment",
-    [("back", "before get_many"), ("back", "after get_many"), ("front", "before set_many"), ("front", "after set_many")],
+    [
+        ("back", "before get_many"),
+        ("back", "after get_many"),
+        ("front", "before set_many"),
+        ("front", "after set_many"),
+    ],
     ids=" ".join,
 )
 def test_a_batch_backfill_never_brings_back_what_was_deleted_or_replaced(tiered, front, back, moment, what):
@@ -368,9 +374,7 @@ def test_closing_a_cache_reaches_every_tier_even_when_one_fails(kit):
     first, second = FlakyStore(MemoryStore(clock=kit.clock)), FlakyStore(MemoryStore(clock=kit.clock))
     cache = kit.cache([first, second])
     first.fail_with(OSError("no"), operations=["close"])
-    try:
+    with suppress(OSError):
         cache.close()
-    except OSError:
-        pass
     first.recover()
     assert second.calls["close"] == 1

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from askonce import Cache, Outcome, Request, track
-from askonce._outcome import note
+from askonce._track import note
 from askonce.doors import Opened
 
 ORIGINAL = threading.Thread.start
@@ -312,16 +312,16 @@ def test_a_child_forked_inside_a_block_can_track():
     program = """
 import os, threading
 from askonce import track, Outcome
-from askonce._outcome import note, _threads
+from askonce._track import _lineage, note
 with track() as outer:
-    _threads._lock.acquire()   # another thread is just opening a block
+    _lineage._lock.acquire()   # another thread is just opening a block
     pid = os.fork()
     if pid == 0:
         with track() as inner:
             thread = threading.Thread(target=note, args=(Outcome(status="miss", reason="x"),))
             thread.start(); thread.join()
         os._exit(0 if len(inner) == 1 else 1)
-    _threads._lock.release()
+    _lineage._lock.release()
     import time
     for _ in range(100):
         done, status = os.waitpid(pid, os.WNOHANG)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from askonce._bridge import Port, async_port, step, sync_port
-from askonce._errors import ConfigurationError
+from askonce._errors import ConfigurationError, StoreError
 from askonce.stores.protocol import Health, Item, Store, Stored
 
 
@@ -71,27 +71,42 @@ class Tiers:
         await self._front.set(key, value, expires_at)
 
     async def delete(self, *keys: str) -> int:
-        """From every tier; the largest number any tier had."""
+        """From every tier; the largest number any tier had.
+
+        Raises:
+            StoreError: when a tier could not, after all have been tried: an operator who deletes an
+                answer must learn that it is still there. (The ports that calls use never fail.)
+        """
         most = 0
+        failed: tuple[str, Exception] | None = None
         for port in reversed(self.ports):
             self._bump_all(keys)
-            most = max(most, await port.delete(*keys))
+            try:
+                most = max(most, await port.delete(*keys))
+            except Exception as error:  # noqa: BLE001 - told below, when the other tiers are done
+                failed = failed or (port.name, error)
         self._bump_all(keys)
+        if failed:
+            name, cause = failed
+            raise StoreError(f"the {name} store could not delete ({type(cause).__name__})") from cause
         return most
 
     def _bump_all(self, keys: Iterable[str]) -> None:
         for key in keys:
             self._epochs.bump(key)
 
-    async def get_many(self, keys: Sequence[str]) -> dict[str, Stored]:
-        """One batch per tier, each only for what the tiers before it did not have."""
+    async def get_many(self, keys: Sequence[str], *, copy_up: bool = True) -> dict[str, Stored]:
+        """One batch per tier, each only for what the tiers before it did not have.
+
+        Whoever only looks through the entries leaves `copy_up` out, and the front tier as it is.
+        """
         found: dict[str, Stored] = {}
         missing = list(dict.fromkeys(keys))
         for depth, port in enumerate(self.ports):
             epochs = [self._epochs.of(key) for key in missing]
             batch = await port.get_many(missing)
             found.update(batch)
-            if depth and batch:
+            if depth and batch and copy_up:
                 await self._copy_up(depth, batch, dict(zip(missing, epochs, strict=True)))
             missing = [key for key in missing if key not in batch]
             if not missing:
