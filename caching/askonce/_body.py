@@ -135,13 +135,17 @@ def canonical_value(value: Any, name: str = "") -> Iterator[bytes]:
     First its sorted dump; then, for the subtrees that keep their order, their paths and themselves.
     """
     ordered: list[tuple[tuple[str | int, ...], Any]] = []
-    if isinstance(value, list | dict):
+    if _is_container(value):
         _find_ordered(name, value, (), ordered)
     yield orjson.dumps(value, option=SORTED)
     ordered.sort(key=lambda found: found[0])
     for path, subtree in ordered:
         yield orjson.dumps(path)
         yield orjson.dumps(subtree)
+
+
+def _is_container(value: object) -> bool:
+    return isinstance(value, list | dict)
 
 
 def _find_ordered(
@@ -155,7 +159,7 @@ def _find_ordered(
             found.append((path, value))
             return
         for key, item in value.items():
-            if isinstance(item, list | dict):
+            if _is_container(item):
                 _find_ordered(key, item, (*path, key), found)
         return
     kinds = set(map(type, value))  # a list of 100,000 token ids is passed over at C speed
@@ -165,5 +169,5 @@ def _find_ordered(
         found.append((path, value))
         return
     for position, item in enumerate(value):
-        if isinstance(item, list | dict):
+        if _is_container(item):
             _find_ordered("", item, (*path, position), found)

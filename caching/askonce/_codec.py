@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 from struct import Struct
-from typing import Any, Final
+from typing import Any, Final, cast
 from zlib import crc32
 
 import orjson
@@ -98,17 +98,18 @@ _TIME: Final = (int, float, type(None))
 _TYPES: Final[tuple[Any, ...]] = (int, list, _NUMBER, _TIME, _TIME, str, str, str, dict, _NUMBER, list, dict)
 
 
-def _is_well_formed(head: Any) -> bool:
+def _is_well_formed(head: list[Any]) -> bool:
     """A checksum says that nothing was damaged, not that it was us who wrote: types are checked."""
-    if (
-        type(head) is not list
-        or len(head) != len(_TYPES)
-        or not all(isinstance(part, kind) for part, kind in zip(head, _TYPES, strict=True))
-    ):
+    if len(head) != len(_TYPES):
         return False
-    headers, usage, tags, print_ = head[1], head[8], head[10], head[11]
+    if not all(isinstance(part, kind) for part, kind in zip(head, _TYPES, strict=True)):
+        return False
+    headers: list[Any] = head[1]
+    usage: dict[str, Any] = head[8]
+    tags: list[Any] = head[10]
+    print_: dict[str, Any] = head[11]
     return (
-        all(type(pair) is list and list(map(type, pair)) == [str, str] for pair in headers)
+        all(type(pair) is list and [type(part) for part in pair] == [str, str] for pair in headers)
         and all(type(number) is int for number in usage.values())
         and all(type(text) is str for text in (*tags, *print_.values()))
     )
@@ -136,9 +137,12 @@ def _open(key: str, data: bytes, seal: Seal | None, limit: int) -> tuple[list[An
     if length > len(content):
         raise Undecodable("header")
     try:
-        header = orjson.loads(memoryview(content)[:length])
+        header: Any = orjson.loads(memoryview(content)[:length])
     except ValueError:
         raise Undecodable("header") from None
+    if type(header) is not list:
+        raise Undecodable("header")
+    header = cast("list[Any]", header)
     body = content[length:]
     return header, _unpack(body, limit) if flags & _ZSTD else body
 

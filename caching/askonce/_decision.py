@@ -42,7 +42,7 @@ _CHANGES_THINGS: Final = re.compile(
     r"/(assistants|batches|containers|conversations|evals|files|fine_tuning|realtime|threads|uploads|vector_stores)\b"
 )
 _WRITING: Final = frozenset({"on", "refresh"})
-_NEVER_STORED: Final = frozenset({ERROR, INCOMPLETE, EMPTY})
+_NEVER_STORED: Final = (ERROR, INCOMPLETE, EMPTY)  # the most telling first
 
 
 @dataclass(slots=True, kw_only=True)
@@ -97,8 +97,8 @@ class Decision:
 
     def refuses(self, flaws: set[str]) -> str:
         """The flaw for which an answer must not be stored; "" when there is none."""
-        for flaw in flaws:
-            if flaw in _NEVER_STORED:
+        for flaw in _NEVER_STORED:
+            if flaw in flaws:
                 return flaw
         if TRUNCATED in flaws and not self.terms.store_truncated:
             return TRUNCATED

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 Headers: TypeAlias = tuple[tuple[str, str], ...]
 
@@ -94,8 +94,7 @@ def plain_usage(usage: Any, depth: int = 3) -> dict[str, int]:
     """The numbers of a provider's usage object other than 0, nested ones as "outer.inner"."""
     found: dict[str, int] = {}
     if isinstance(usage, dict):
-        fields: dict[object, object] = usage
-        for name, value in fields.items():
+        for name, value in cast("dict[object, object]", usage).items():
             if isinstance(value, int) and not isinstance(value, bool):
                 if value:  # most details are 0, and every entry carries them
                     found[str(name)] = value

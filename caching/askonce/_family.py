@@ -149,10 +149,10 @@ def family_of(request: Any) -> Family:
 _families: dict[str, Family] = {}
 
 
-def asked(request: Any, body: bytes) -> Request:
-    """The neutral Request of an httpx request and its body."""
+def asked(request: Any, body: bytes, principal: bytes = b"") -> Request:
+    """The neutral Request of an httpx request, its body, and who asks where the headers do not say."""
     headers = tuple([(name.lower(), value) for name, value in request.headers.raw])
-    return Request(request.method, str(request.url), headers, body)
+    return Request(request.method, str(request.url), headers, body, principal)
 
 
 def patience_of(request: Any) -> float | None:

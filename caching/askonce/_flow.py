@@ -73,6 +73,8 @@ class Flow:
         decision = decide(self.settings, request, body, said)
         call = Call(face, exchange, request, body, decision, started)
         if decision.bypass:
+            if decision.offline:
+                raise self._offline_bypass(call)
             return Reply(outcome=self._ledger.told(call, "bypass", decision.bypass))
         landings = self.flights.landings
         found = await self._read(call) if decision.read else None
@@ -291,6 +293,14 @@ class Flow:
             self._ledger.counters.dropped(f"refresh: {type(error).__name__}")
         finally:
             self.flights.fail(flight, counts=False)
+
+    def _offline_bypass(self, call: Call) -> OfflineMiss:
+        """Offline never asks, also not for what is never cached."""
+        why = call.decision.bypass
+        self._ledger.told(call, "error", "offline miss", not_stored=why)
+        return OfflineMiss(
+            f"mode is offline, and this {call.request.method} request is never answered by the cache ({why})"
+        )
 
     async def _offline_miss(self, call: Call) -> OfflineMiss:
         self._ledger.told(call, "error", "offline miss")

@@ -201,8 +201,8 @@ class Policy:
             raise ConfigurationError(
                 f"Policy: cacheable={self.cacheable!r} is not allowed; allowed: a callable or None"
             )
-        rules: Any = self.rules
-        rules = tuple(rules) if isinstance(rules, Iterable) else (None,)
+        given: object = self.rules
+        rules = tuple(cast("Iterable[object]", given)) if isinstance(given, Iterable) else (None,)
         if not all(isinstance(rule, Rule) for rule in rules):
             raise ConfigurationError(
                 f"Policy: rules={self.rules!r} is not allowed; allowed: a sequence of Rule(...)"

@@ -75,6 +75,8 @@ class Request:
         url: the absolute URL.
         headers: (name, value) pairs as bytes, in order; names are brought to lower case.
         body: the whole body as sent (not content-encoded).
+        principal: who asks, where that is not in the headers yet: anything that differs between callers
+            who must not share under `scope="credential"`.
 
     The repr shows neither body nor headers nor query: they hold prompts and credentials.
     """
@@ -83,6 +85,7 @@ class Request:
     url: str
     headers: tuple[tuple[bytes, bytes], ...] = ()
     body: bytes = b""
+    principal: bytes = b""
 
     def __post_init__(self) -> None:
         for name, _ in self.headers:
@@ -105,7 +108,7 @@ class Request:
         """Everything that says *who* asks, joined unambiguously; for `scope="credential"`."""
         found = sorted((key, value) for key, value in self.headers if key in CREDENTIAL_HEADERS)
         flat = [part for pair in found for part in pair]
-        flat.append(self.target.credentials.encode("utf-8", "surrogatepass"))
+        flat += (self.target.credentials.encode("utf-8", "surrogatepass"), self.principal)
         return b"".join(b"%d:%b" % (len(part), part) for part in flat)
 
     def __repr__(self) -> str:

@@ -244,10 +244,10 @@ def read_answer(surface_name: str, content_type: str, body: bytes) -> Reading:
     try:
         if media == "text/event-stream":
             return _read_stream(surface, body)
-        if not media or media.endswith("json"):
+        if media.endswith("json") or (not media and not surface.media):
             return _read_object(surface, body)
         # A proxy's login page with status 200 is no answer.
-        return Reading() if media.startswith(surface.media) else Reading(flaws={ERROR})
+        return Reading() if not media or media.startswith(surface.media) else Reading(flaws={ERROR})
     except Exception:  # noqa: BLE001 - whatever an answer looks like, its caller gets it; it is not stored
         return Reading(flaws={ERROR})
 

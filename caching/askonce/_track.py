@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -103,7 +103,7 @@ class _Lineage:
                 return
             kept: list[_Patched] = []
             for patched in self._patches:
-                if vars(patched.owner).get(patched.name) is patched.ours:
+                if _own(patched.owner, patched.name) is patched.ours:
                     setattr(patched.owner, patched.name, patched.original)
                 else:
                     kept.append(patched)  # somebody wrapped on top; ours stays beneath, idle
@@ -111,7 +111,7 @@ class _Lineage:
             self.hooked = False
 
     def _patch(self, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
-        present = vars(owner)[name]
+        present = _own(owner, name)
         for patched in self._patches:
             if (patched.owner, patched.name) == (owner, name):
                 if present is not patched.original:
@@ -121,6 +121,12 @@ class _Lineage:
         ours = make(present)
         setattr(owner, name, ours)
         self._patches.append(_Patched(owner, name, present, ours))
+
+
+def _own(owner: Any, name: str) -> Any:
+    """A class's own attribute, as it stands there."""
+    attributes: Mapping[str, Any] = owner.__dict__
+    return attributes[name]
 
 
 class _Patched(NamedTuple):

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from askonce import Request
-from askonce.doors import MARK, Family, Opened, asked, opened, patience_of
+from askonce.doors import MARK, Family, Opened, opened, patience_of
 
 Send = Callable[..., Any]
 AsyncSend = Callable[..., Awaitable[Any]]
@@ -17,8 +17,10 @@ class SyncCall:
 
     __slots__ = ("_family", "_kwargs", "_native", "_send", "live", "patience", "request")
 
-    def __init__(self, family: Family, native: Any, body: bytes, send: Send, kwargs: dict[str, Any]) -> None:
-        self.request: Request = asked(native, body)
+    def __init__(
+        self, family: Family, native: Any, request: Request, send: Send, kwargs: dict[str, Any]
+    ) -> None:
+        self.request = request
         self.live: bool = bool(kwargs.get("stream"))
         self.patience = patience_of(native)
         self._family = family
@@ -43,9 +45,9 @@ class AsyncCall:
     __slots__ = ("_family", "_kwargs", "_native", "_send", "live", "patience", "request")
 
     def __init__(
-        self, family: Family, native: Any, body: bytes, send: AsyncSend, kwargs: dict[str, Any]
+        self, family: Family, native: Any, request: Request, send: AsyncSend, kwargs: dict[str, Any]
     ) -> None:
-        self.request: Request = asked(native, body)
+        self.request = request
         self.live: bool = bool(kwargs.get("stream"))
         self.patience = patience_of(native)
         self._family = family

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 from askonce import AskOnceError, Cache
-from askonce.doors import MARK, Reply, family_of
+from askonce.doors import MARK, Reply, asked, family_of
 from askonce_openai._exchanges import AsyncCall, SyncCall
+from askonce_openai._principal import principal_of
 
 CacheOf = Callable[[Any], "Cache | None"]
 
@@ -36,7 +37,7 @@ def sync_hook(cache_of: CacheOf) -> Callable[..., Any]:
                 content = native.read()
             body = content
         family = family_of(native)
-        call = SyncCall(family, native, body, wrapped, rest)
+        call = SyncCall(family, native, asked(native, body, principal_of(client, kwargs)), wrapped, rest)
         try:
             reply = cache.ask(call)
         except AskOnceError as error:
@@ -44,6 +45,7 @@ def sync_hook(cache_of: CacheOf) -> Callable[..., Any]:
         if reply.entry is not None:
             return family.replay(reply.entry, reply.outcome, native, live=call.live)
         if reply.reader is None:
+            native.extensions[MARK] = True  # a bypass, too, counts once
             response = wrapped(*args, **kwargs) if reply.native is None else reply.native
             return family.annotate(response, reply.outcome)
         return _live(family, reply, native, live_async=False)
@@ -69,7 +71,7 @@ def async_hook(cache_of: CacheOf) -> Callable[..., Any]:
                 content = await native.aread()
             body = content
         family = family_of(native)
-        call = AsyncCall(family, native, body, wrapped, rest)
+        call = AsyncCall(family, native, asked(native, body, principal_of(client, kwargs)), wrapped, rest)
         try:
             reply = await cache.aask(call)
         except AskOnceError as error:
@@ -77,6 +79,7 @@ def async_hook(cache_of: CacheOf) -> Callable[..., Any]:
         if reply.entry is not None:
             return family.replay(reply.entry, reply.outcome, native, live=call.live)
         if reply.reader is None:
+            native.extensions[MARK] = True
             response = await wrapped(*args, **kwargs) if reply.native is None else reply.native
             return family.annotate(response, reply.outcome)
         return _live(family, reply, native, live_async=True)

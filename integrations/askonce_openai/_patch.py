@@ -103,18 +103,12 @@ class _Patch:
         """
         left: list[tuple[type, Any, Any]] = []
         for owner, original, ours in reversed(self._installed):
-            if vars(owner).get(_METHOD) is ours:
+            present = vars(owner).get(_METHOD)
+            if present is ours:
                 setattr(owner, _METHOD, original)
-            elif self._is_beneath(vars(owner).get(_METHOD), ours):
+            elif present is not original:
                 left.append((owner, original, ours))
         self._installed = left[::-1]
-
-    @staticmethod
-    def _is_beneath(method: Any, ours: Any) -> bool:
-        """Whether our wrapper is in the chain, as far as the chain can be followed."""
-        while method is not None and method is not ours:
-            method = getattr(method, "__wrapped__", None)
-        return method is ours
 
 
 _patch = _Patch()

@@ -414,6 +414,28 @@ async def test_a_task_started_by_the_same_async_call_does_not_wait_for_it(kit, k
     assert len(inner) == 2
 
 
+async def test_a_worker_started_inside_a_call_shares_flights_once_that_call_is_over(kit, k):
+    """A task inherits the context of the call that started it, and may outlive it by days."""
+    cache = kit.cache()
+    over = asyncio.Event()
+    started = []
+
+    async def worker():
+        await over.wait()
+        kit.upstream.hold()
+        pair = [asyncio.create_task(kit.aask(cache, "later")) for _ in range(2)]
+        await k.auntil(lambda: kit.upstream.calls >= 2)
+        await asyncio.sleep(0.01)
+        kit.upstream.release()
+        return await asyncio.gather(*pair)
+
+    kit.upstream.script.append(k.Answer(before=lambda: started.append(asyncio.create_task(worker()))))
+    await kit.aask(cache)
+    over.set()
+    await asyncio.wait_for(started[0], 5)
+    assert kit.upstream.calls == 2
+
+
 async def test_a_sync_call_on_the_loops_thread_does_not_wait_for_a_task_of_that_loop(kit, k):
     cache = kit.cache()
     kit.upstream.script.append(k.Answer(before=lambda: asyncio.sleep(0.05)))

@@ -802,6 +802,28 @@ def test_track_counts_only_its_own_calls(kit, k):
     assert [one.status for one in mine] == ["miss", "hit", "hit"]
 
 
+def test_what_a_caller_does_to_an_outcome_changes_no_later_one(kit):
+    cache = kit.cache()
+    for _ in range(3):
+        outcome = kit.ask(cache).outcome
+        assert outcome.usage["total_tokens"] == 7
+        outcome.usage.clear()
+    assert cache.stats().usage_saved["total_tokens"] == 14
+    assert [entry.meta.usage["total_tokens"] for _, entry in cache.entries()] == [7]
+
+
+def test_what_a_follower_does_to_its_outcome_does_not_reach_the_others(kit):
+    cache = kit.cache()
+    kit.upstream.hold()
+    with kit.crowd(cache, "threads", 5) as results:
+        kit.until_waiting(cache, 4)
+        kit.upstream.release()
+        found = results()
+    for one in found:
+        assert one.outcome.usage["total_tokens"] == 7
+        one.outcome.usage.clear()
+
+
 def test_using_travels_into_tasks_and_to_thread(kit):
     cache = kit.cache()
 

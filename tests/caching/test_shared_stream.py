@@ -666,6 +666,27 @@ def test_a_large_stream_does_not_stay_in_memory_for_a_follower_that_sleeps(kit, 
     leader.reader.close()
 
 
+def test_a_leader_that_lags_behind_its_followers_is_never_given_up(kit, k):
+    """It is the leader's own call: whoever reads along must not break it, however fast they are."""
+    cache = kit.cache(max_entry_bytes=2000)
+    line = b"data: " + b"x" * 992 + b"\n\n"
+    kit.upstream.always = k.Answer(chunks=[line] * 200 + [k.DONE])
+    leader = lead(kit, k, cache)
+    assert leader.reader.read() == line
+    follower = follow(kit, k, cache)
+
+    def race():
+        try:
+            return k.consume(follower)
+        except (StreamBroken, TimeoutError):
+            return None  # giving up a follower is allowed
+
+    running = k.Running(race)
+    k.until(lambda: kit.upstream.pulls > 40 or running.done, "a fast follower")
+    assert k.consume(leader) == line * 199 + k.DONE
+    assert running.result() in {None, line * 200 + k.DONE}
+
+
 def test_outcomes_of_streams_are_complete_when_they_end(kit, k):
     cache = kit.cache()
     usage = b'data: {"choices":[],"usage":{"prompt_tokens":2,"completion_tokens":3,"total_tokens":5}}\n\n'

@@ -212,6 +212,40 @@ async def test_a_refresh_that_is_cancelled_leaves_nothing(kit, k):
     assert not cache._async._tasks
 
 
+async def test_a_refresh_cancelled_before_its_first_step_does_not_block_the_key(kit, k):
+    """Its coroutine never ran, so no `finally` of its own did either."""
+    cache = kit.cache(stale_while_revalidate=50)
+    await kit.aask(cache)
+    kit.clock.advance(110)
+    assert (await kit.aask(cache)).outcome.status == "stale"
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert len(cache._flow.flights) == 0
+    kit.clock.advance(50)  # past the window: this one has to ask, and must not wait for a ghost
+    assert (await asyncio.wait_for(kit.aask(cache), 2)).outcome.status == "miss"
+
+
+async def test_a_burst_of_refreshes_is_not_the_last_one(kit, k):
+    """More refreshes than may run at once, and then another one."""
+    cache = kit.cache(stale_while_revalidate=1000)
+    for number in range(12):
+        await kit.aask(cache, f"p{number}")
+    kit.clock.advance(110)
+    kit.upstream.hold()
+    for number in range(12):
+        assert (await kit.aask(cache, f"p{number}")).outcome.status == "stale"
+    kit.upstream.release()
+    await k.auntil(lambda: len(cache._flow.flights) == 0)
+    before = kit.upstream.refreshes
+    assert before >= 1
+    kit.clock.advance(110)
+    assert (await kit.aask(cache, "p0")).outcome.status == "stale"
+    await k.auntil(lambda: kit.upstream.refreshes == before + 1, "a refresh after the burst", 1.0)
+    await k.auntil(lambda: len(cache._flow.flights) == 0)
+
+
 def test_an_expired_caller_shares_the_refresh_under_way(kit, k):
     """One caller accepts the stale answer, another one must not: they make one call."""
     cache = kit.cache(stale_while_revalidate=50)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack
 
 from askonce._bridge import Port, async_port, step, sync_port
 from askonce._errors import ConfigurationError, StoreError
@@ -52,6 +53,8 @@ class Tiers:
         for depth, port in enumerate(self.ports[1:], 1):
             found = await port.get(key)
             if found is not None:
+                if self._epochs.of(key) is not epoch:
+                    return found  # somebody writes or deletes: nothing is copied up
                 for above in self.ports[:depth]:
                     await above.set(key, found.value, found.expires_at)
                 if self._epochs.of(key) is not epoch:
@@ -71,13 +74,17 @@ class Tiers:
         await self._front.set(key, value, expires_at)
 
     async def delete(self, *keys: str) -> int:
-        """From every tier; the largest number any tier had.
+        """From every tier; how many of the keys any tier had.
 
         Raises:
             StoreError: when a tier could not, after all have been tried: an operator who deletes an
                 answer must learn that it is still there. (The ports that calls use never fail.)
         """
-        most = 0
+        found: set[str] = set()
+        if len(keys) > 1 and len(self.ports) > 1:  # one tier's number does not say which keys it had
+            for port in self.ports:
+                found.update(await port.get_many(keys))
+        most = len(found)
         failed: tuple[str, Exception] | None = None
         for port in reversed(self.ports):
             self._bump_all(keys)
@@ -114,7 +121,11 @@ class Tiers:
         return found
 
     async def _copy_up(self, depth: int, batch: dict[str, Stored], epochs: dict[str, object]) -> None:
-        items = [(key, stored.value, stored.expires_at) for key, stored in batch.items()]
+        items = [
+            (key, stored.value, stored.expires_at)
+            for key, stored in batch.items()
+            if self._epochs.of(key) is epochs[key]
+        ]
         for above in self.ports[:depth]:
             await above.set_many(items)
         overtaken = [key for key in batch if self._epochs.of(key) is not epochs[key]]
@@ -194,8 +205,9 @@ class TieredStore:
 
     def close(self) -> None:
         """Close every tier."""
-        for store in self.tiers:
-            store.close()
+        with ExitStack() as closing:  # all of them, also when one fails to
+            for store in self.tiers:
+                closing.callback(store.close)
 
     async def aget(self, key: str) -> Stored | None:
         """See `Store.get`."""
@@ -227,8 +239,9 @@ class TieredStore:
 
     async def aclose(self) -> None:
         """Close every tier."""
-        for port in self._async.ports:
-            await port.close()
+        async with AsyncExitStack() as closing:
+            for port in self._async.ports:
+                closing.push_async_callback(port.close)
 
     def __repr__(self) -> str:
         return f"<TieredStore {' over '.join(map(repr, self.tiers))}>"

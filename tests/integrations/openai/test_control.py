@@ -560,9 +560,9 @@ async def test_stats_add_up_what_was_spent_and_saved(side, provider, client, ena
 
 
 async def reason_of(side, call):
-    with track() as outcomes:
-        with contextlib.suppress(openai.APIStatusError):  # the fake provider does not know every endpoint
-            await side.get(call())
+    # The fake provider does not know every endpoint.
+    with track() as outcomes, contextlib.suppress(openai.APIStatusError):
+        await side.get(call())
     (outcome,) = outcomes
     assert outcome.status in {"bypass", "miss"}
     return outcome.reason if outcome.status == "bypass" else ""
@@ -572,7 +572,7 @@ BYPASSED = {
     "models list": (lambda client: client.get("/models", cast_to=object), "method"),
     "models retrieve": (lambda client: client.models.retrieve("m"), "method"),
     "background": (lambda c: c.responses.create(model="m", input="x", background=True), "background"),
-    "conversation": (lambda c: c.responses.create(model="m", input="x", conversation="conv_1"), "conversation"),
+    "conversation": (lambda c: c.responses.create(model="m", input="x", conversation="c"), "conversation"),
     "conversation object": (
         lambda c: c.responses.create(model="m", input="x", conversation={"id": "conv_1"}), "conversation"
     ),
@@ -593,7 +593,8 @@ BYPASSED = {
             "hosted tool",
         )
         for tool in (
-            "web_search", "web_search_preview", "file_search", "mcp", "code_interpreter", "computer_use_preview"
+            "web_search", "web_search_preview", "file_search", "mcp", "code_interpreter",
+            "computer_use_preview",
         )
     },
 }  # fmt: skip
