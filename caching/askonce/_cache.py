@@ -181,10 +181,12 @@ class Cache:
 
     def delete(self, key: str) -> bool:
         """Remove one entry from every tier; whether it was there."""
+        self._flow.forget()
         return step(self._sync_tiers.delete(key)) > 0
 
     async def adelete(self, key: str) -> bool:
         """`delete`, for event loops."""
+        self._flow.forget()
         return await self._async_tiers.delete(key) > 0
 
     def invalidate(
@@ -206,6 +208,7 @@ class Cache:
         Raises:
             ConfigurationError: without any condition (that is `clear()`).
         """
+        self._flow.forget()
         matches = self._admin.matcher(model, tag, older_than, url)
         return step(self._admin.invalidate(self._sync_tiers, matches))
 
@@ -218,15 +221,18 @@ class Cache:
         url: str | None = None,
     ) -> int:
         """`invalidate`, for event loops."""
+        self._flow.forget()
         matches = self._admin.matcher(model, tag, older_than, url)
         return await self._admin.invalidate(self._async_tiers, matches)
 
     def clear(self) -> int:
         """Remove every entry of this namespace from every tier; how many they were."""
+        self._flow.forget()
         return step(self._admin.clear(self._sync_tiers))
 
     async def aclear(self) -> int:
         """`clear`, for event loops."""
+        self._flow.forget()
         return await self._admin.clear(self._async_tiers)
 
     def entries(self) -> Iterator[tuple[str, Entry]]:

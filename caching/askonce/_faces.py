@@ -33,7 +33,7 @@ class Face(Protocol):
     async def wait(self, flight: Flight, patience: float | None) -> State | None: ...
     async def read(self, reader: Reader, patience: float | None) -> bytes | None: ...
     async def leave(self, reader: Reader) -> None: ...
-    def spawn(self, work: Work) -> bool: ...
+    def spawn(self, work: Work, over: Callable[[], None]) -> bool: ...
 
 
 class SyncFace:
@@ -78,8 +78,8 @@ class SyncFace:
     async def leave(self, reader: Reader) -> None:
         reader.close()
 
-    def spawn(self, work: Work) -> bool:
-        """Run `work` in a daemon thread; False when enough run already."""
+    def spawn(self, work: Work, over: Callable[[], None]) -> bool:
+        """Run `work` in a daemon thread, then `over()`; False when enough run already."""
         if not self._slots.acquire(blocking=False):
             return False
 
@@ -90,6 +90,7 @@ class SyncFace:
                 step(work())
             finally:
                 slots.release()
+                over()
 
         try:
             threading.Thread(target=run, name="askonce-refresh", daemon=True).start()
@@ -143,16 +144,18 @@ class AsyncFace:
     async def leave(self, reader: Reader) -> None:
         await reader.aclose()
 
-    def spawn(self, work: Work) -> bool:
-        """Run `work` in a task of its own; False when enough run already."""
+    def spawn(self, work: Work, over: Callable[[], None]) -> bool:
+        """Run `work` in a task of its own, then `over()`, also when it was cancelled before it began."""
         if len(self._tasks) >= _MAX_BACKGROUND:
             # Tasks of a loop that ended in their middle never report back.
-            self._tasks = {task for task in self._tasks if task.get_loop().is_running()}
+            lost = [task for task in list(self._tasks) if task.done() or not task.get_loop().is_running()]
+            self._tasks.difference_update(lost)
         if len(self._tasks) >= _MAX_BACKGROUND:
             return False
         task = _loop().create_task(work())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: over())
         return True
 
 

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from askonce._shared import SharedStream
 
 Wake = Callable[[], None]
-leading: ContextVar[bool] = ContextVar("askonce_leading", default=False)
-"""True inside a leader's provider call."""
+leading: ContextVar[tuple[Flight, ...]] = ContextVar("askonce_leading", default=())
+"""The flights inside whose provider calls the current code runs."""
 
 _PASS_SECONDS: Final = 10.0
 _PASS_LIMIT: Final = 10_000
@@ -164,7 +164,9 @@ class Flights:
                 return None, False
             known = self._flying.get(key)
             if known is not None and self._can_be_joined(known):
-                if leading.get() or owner.would_wait_for_itself(known.owner, live=known.state is State.LIVE):
+                if any(not led.over for led in leading.get()) or owner.would_wait_for_itself(
+                    known.owner, live=known.state is State.LIVE
+                ):
                     return None, False
                 return known, False
             turn = 0 if after is None else after.turn
@@ -212,7 +214,6 @@ class Flights:
         if flight.over:
             return
         flight.entry = entry
-        self._passes.pop(flight.key, None)
         self._end(flight, State.LANDED)
 
     def fail(self, flight: Flight, *, counts: bool) -> None:
@@ -231,11 +232,9 @@ class Flights:
             self._passes[flight.key] = time.monotonic() + _PASS_SECONDS
         self._end(flight, State.RELEASED)
 
-    def detach(self, flight: Flight) -> None:
-        """Newcomers start a flight of their own; those who read along go on."""
-        with self._lock:
-            if self._flying.get(flight.key) is flight:
-                del self._flying[flight.key]
+    def cacheable(self, key: str) -> None:
+        """An answer for this key was stored after all: callers may wait for each other again."""
+        self._passes.pop(key, None)
 
     def _end(self, flight: Flight, state: State) -> None:
         with self._lock:

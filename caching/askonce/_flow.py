@@ -90,6 +90,10 @@ class Flow:
         reason = "expired" if found is not None else "not stored" if decision.read else "refresh"
         return await self._fly(call, found, landings, reason)
 
+    def forget(self) -> None:
+        """Keep no decoded entries."""
+        self._hot.forget()
+
     # -- read -----------------------------------------------------------------------------------
 
     async def _read(self, call: Call) -> Found | None:
@@ -167,7 +171,8 @@ class Flow:
         """Call the provider, then judge, store and publish what it says."""
         asked = time.perf_counter()
         before = leading.get()
-        leading.set(True)
+        if flight is not None:
+            leading.set((*before, flight))
         try:
             opened = await call.face.open(call.exchange)
         finally:
@@ -267,10 +272,14 @@ class Flow:
         flight, leads = self.flights.join(call.decision.key, call.face.owner(), None)
         if flight is None or not leads:
             return
-        if call.face.spawn(lambda: self._refresh(call, flight, landings)):
+
+        def over() -> None:
+            self.flights.fail(flight, counts=False)  # nothing, if it landed
+
+        if call.face.spawn(lambda: self._refresh(call, flight, landings), over):
             self._ledger.counters.refresh()
         else:
-            self.flights.fail(flight, counts=False)
+            over()
 
     async def _refresh(self, call: Call, flight: Flight, landings: int) -> None:
         """Fetch a new answer for a stale one that has been given. Its failure is nobody's."""
@@ -291,8 +300,6 @@ class Flow:
                 await self._keeper.conclude(call, flight, entry, why, outcome)
         except Exception as error:  # noqa: BLE001 - the caller has its answer
             self._ledger.counters.dropped(f"refresh: {type(error).__name__}")
-        finally:
-            self.flights.fail(flight, counts=False)
 
     def _offline_bypass(self, call: Call) -> OfflineMiss:
         """Offline never asks, also not for what is never cached."""

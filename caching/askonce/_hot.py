@@ -29,6 +29,10 @@ class Hot:
         self._seal = seal
         self._known: dict[str, tuple[bytes, Entry]] = {}
 
+    def forget(self) -> None:
+        """Keep nothing: somebody removes entries."""
+        self._known.clear()
+
     def decode(self, key: str, value: bytes) -> Entry:
         """`_codec.decode`, or what it said the last time.
 

@@ -77,14 +77,14 @@ class Keeper:
         if not decision.write:
             return "not asked to"
         content_type = entry.header("content-type")
-        if content_type.startswith(_RECORDED):
+        if content_type.lower().startswith(_RECORDED):
             # A stream that was read whole (a background refresh): the same rules of completeness.
             recorder = Recorder(content_type, "", framed, decision.terms.max_entry_bytes)
             recorder.feed(entry.body)
             recorder.eof()
             if recorder.state != "complete":
                 return recorder.reason
-        elif not framed and not content_type.startswith("application/json"):
+        elif not framed and not content_type.lower().startswith("application/json"):
             return "unframed"
         flaw = decision.refuses(flaws)
         if flaw:
@@ -109,6 +109,7 @@ class Keeper:
             return
         try:
             await call.face.tiers.set(call.decision.key, value, entry.meta.stale_until)
+            self._flights.cacheable(call.decision.key)
             self._ledger.stored(call.decision.key, len(value))
             outcome.stored = True
         finally:

@@ -155,8 +155,8 @@ class SharedStream:
         """
         with self._lock:
             position = reader.position - self._base
-            if position < 0:
-                raise StreamBroken(None)  # it lagged too far behind a stream that is not recorded
+            if position < 0 or (not reader.leads and self._leader_lags()):
+                raise StreamBroken(None)  # too far behind, or ahead of, a stream that is not recorded
             if position < len(self._chunks):
                 chunk = self._chunks[position]
                 reader.position += 1
@@ -177,8 +177,10 @@ class SharedStream:
         What a reader who lags behind still needs is kept up to the limit; then that reader is given up.
         """
         positions = [reader.position - self._base for reader in self._readers]
+        leads = [reader.position - self._base for reader in self._readers if reader.leads]
         drop = max(0, min(positions, default=len(self._chunks)))
-        behind = self._chunks[drop : max(positions, default=0)]
+        # The leader's own stream is never given up for others.
+        behind = self._chunks[drop : min([max(positions, default=0), *leads])]
         lag = sum(map(len, behind))
         for chunk in behind:
             if lag <= self._limit:
@@ -187,6 +189,13 @@ class SharedStream:
             drop += 1
         del self._chunks[:drop]
         self._base += drop
+
+    def _leader_lags(self) -> bool:
+        """Whether the leader is so far behind that others may not read on: it needs all that comes."""
+        if self.recorder.state != "dropped":
+            return False
+        leads = [reader.position - self._base for reader in self._readers if reader.leads]
+        return bool(leads) and sum(map(len, self._chunks[leads[0] :])) > self._limit
 
     # -- pulling --------------------------------------------------------------------------------
 

@@ -217,7 +217,7 @@ def kept(headers):
 @pytest.fixture
 def same_boundary(side, monkeypatch):
     """Forms are told apart by a random boundary; without the chance, two clients send the same bytes."""
-    random = SimpleNamespace(**vars(os) | {"urandom": lambda size: bytes(size)})
+    random = SimpleNamespace(**vars(os) | {"urandom": bytes})
     monkeypatch.setattr(sys.modules[f"{side.package.__name__}._multipart"], "os", random)
 
 
