@@ -21,6 +21,7 @@ from askonce import _multipart
 
 SORTED = orjson.OPT_SORT_KEYS
 _EXACT_INT = 1 << 53
+_CONTAINERS = frozenset({dict, list})
 
 # Objects under these names reach the model in their own order: property order in a schema steers the
 # order in which a structured answer is generated. They are kept as they were sent. So is anything with
@@ -135,17 +136,13 @@ def canonical_value(value: Any, name: str = "") -> Iterator[bytes]:
     First its sorted dump; then, for the subtrees that keep their order, their paths and themselves.
     """
     ordered: list[tuple[tuple[str | int, ...], Any]] = []
-    if _is_container(value):
+    if type(value) in _CONTAINERS:
         _find_ordered(name, value, (), ordered)
     yield orjson.dumps(value, option=SORTED)
     ordered.sort(key=lambda found: found[0])
     for path, subtree in ordered:
         yield orjson.dumps(path)
         yield orjson.dumps(subtree)
-
-
-def _is_container(value: object) -> bool:
-    return isinstance(value, list | dict)
 
 
 def _find_ordered(
@@ -159,7 +156,7 @@ def _find_ordered(
             found.append((path, value))
             return
         for key, item in value.items():
-            if _is_container(item):
+            if type(item) in _CONTAINERS:
                 _find_ordered(key, item, (*path, key), found)
         return
     kinds = set(map(type, value))  # a list of 100,000 token ids is passed over at C speed
@@ -169,5 +166,5 @@ def _find_ordered(
         found.append((path, value))
         return
     for position, item in enumerate(value):
-        if _is_container(item):
+        if type(item) in _CONTAINERS:
             _find_ordered("", item, (*path, position), found)

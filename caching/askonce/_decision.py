@@ -36,7 +36,7 @@ _WORLD_TOOLS: Final = (
     "web_search", "web_fetch", "x_search", "file_search", "mcp", "code_interpreter", "code_execution",
     "computer", "shell",
 )  # fmt: skip
-_WORLD_MODELS: Final = ("search-preview", "search-api", "deep-research")
+_WORLD_MODELS: Final = re.compile("search-preview|search-api|deep-research")
 # A POST here makes something; a cached answer would be a job that was never started.
 _CHANGES_THINGS: Final = re.compile(
     r"/(assistants|batches|containers|conversations|evals|files|fine_tuning|realtime|threads|uploads|vector_stores)\b"
@@ -279,7 +279,10 @@ def _number(value: Any, *, in_text: bool) -> float | None:
 
 
 def _reads_the_world(fields: dict[str, Any], model: str) -> bool:
-    if fields.get("web_search_options") is not None or any(part in model for part in _WORLD_MODELS):
+    if fields.get("web_search_options") is not None or _WORLD_MODELS.search(model):
         return True
-    kinds = [tool.get("type") for tool in objects(fields.get("tools"))]
+    tools = fields.get("tools")
+    if not tools:
+        return False
+    kinds = [tool.get("type") for tool in objects(tools)]
     return any(isinstance(kind, str) and kind.startswith(_WORLD_TOOLS) for kind in kinds)

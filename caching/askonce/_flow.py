@@ -26,7 +26,7 @@ from askonce._control import Control
 from askonce._decision import Settings, decide
 from askonce._errors import AskOnceError, OfflineMiss
 from askonce._events import warn
-from askonce._exchange import AsyncExchange, Exchange, Opened, RawHeaders, Reply
+from askonce._exchange import AsyncExchange, Exchange, Opened, Reply
 from askonce._explain import nearest
 from askonce._faces import Face
 from askonce._flights import Flight, Flights, State, leading
@@ -34,14 +34,10 @@ from askonce._hot import Hot
 from askonce._keeper import Keeper
 from askonce._ledger import Ledger
 from askonce._outcome import Outcome
-from askonce._reader import Reader
-from askonce._recorder import Recorder
 from askonce._seal import Seal
-from askonce._shared import SharedStream, StreamBroken
+from askonce._streaming import Streaming
 
 _OK: Final = 200
-_LAG: Final = 32 << 10  # bytes a reader may lag behind a stream that is not recorded, at least
-_TAIL_HEADERS: Final = frozenset({b"content-type", b"content-encoding", b"date"})
 
 
 class Flow:
@@ -58,6 +54,7 @@ class Flow:
         self._coalesce = coalesce
         self._hot = Hot(seal)
         self._keeper = Keeper(settings=settings, clock=clock, flights=self.flights, ledger=ledger, seal=seal)
+        self._streaming = Streaming(flights=self.flights, keeper=self._keeper, ledger=ledger)
 
     async def run(self, face: Face, exchange: Exchange | AsyncExchange, said: Control) -> Reply:
         """Answer one call.
@@ -133,7 +130,7 @@ class Flow:
                 return self._ledger.followed(call, flight.entry)
             if state is State.LIVE:
                 try:
-                    reply = await self._read_along(call, flight)
+                    reply = await self._streaming.follow(call, flight)
                 except TimeoutError:
                     break
                 if reply is not None:
@@ -191,81 +188,14 @@ class Flow:
             outcome = self._ledger.told(call, "error", why, not_stored=why)
             return Reply(outcome=outcome, native=opened.native)
         if opened.body is None:
-            return self._stream(call, opened, flight, asked, reason)
+            return self._streaming.lead(call, opened, flight, asked, reason)
         outcome = self._ledger.told(call, "miss", reason, stored=False)
         entry, why = self._keeper.judge(call, opened.headers, opened.body, asked, framed=opened.framed)
         outcome.usage = dict(entry.meta.usage)
         await self._keeper.conclude(call, flight, entry, why, outcome)
         return Reply(outcome=outcome, native=opened.native)
 
-    # -- streams --------------------------------------------------------------------------------
-
-    def _stream(self, call: Call, opened: Opened, flight: Flight | None, asked: float, reason: str) -> Reply:
-        """The leader's live response: recorded as it passes, shared while it runs."""
-        outcome = self._ledger.told(call, "miss", reason, stored=None)
-        recorder = Recorder(
-            opened.header(b"content-type"),
-            opened.header(b"content-encoding"),
-            opened.framed,
-            call.decision.terms.max_entry_bytes,
-        )
-
-        async def settle(recorder: Recorder) -> None:
-            if recorder.state != "complete" or recorder.body is None:
-                if flight is not None:
-                    self.flights.fail(flight, counts=recorder.reason != "closed early")
-                self._ledger.dropped(call, recorder.reason, outcome)
-                return
-            entry, why = self._keeper.judge(call, opened.headers, recorder.body, asked, framed=True)
-            outcome.usage = dict(entry.meta.usage)
-            await self._keeper.conclude(call, flight, entry, why, outcome)
-
-        assert opened.source is not None and opened.close is not None  # noqa: PT018, S101 - a live response has both
-        shared = SharedStream(
-            source=opened.source,
-            close=opened.close,
-            recorder=recorder,
-            settle=settle,
-            limit=max(call.decision.terms.max_entry_bytes, _LAG),
-            loop=call.face.owner().loop,
-        )
-        reader = Reader.of(shared, leads=True)
-        if flight is not None:
-            flight.head = _tail_head(opened.headers)
-            self.flights.go_live(flight, shared)
-        return Reply(outcome=outcome, native=opened.native, reader=reader)
-
-    async def _read_along(self, call: Call, flight: Flight) -> Reply | None:
-        """Follow a running stream; None when it broke before its first byte reached this caller.
-
-        Raises:
-            TimeoutError: when the caller's patience ran out before the first byte.
-        """
-        shared = flight.stream
-        reader = None if shared is None else Reader.of(shared)
-        if reader is None:
-            return None
-        patience = call.exchange.patience
-        served = False
-        try:
-            if call.exchange.live:
-                # Not a byte has been given to the caller yet: should the stream break before the
-                # first one, somebody else can still lead.
-                first = await call.face.read(reader, patience)
-                if first is None:
-                    return None
-                reader.unread(first)
-                outcome = self._ledger.told(call, "coalesced", "read along")
-                served = True
-                return Reply(outcome=outcome, reader=reader, headers=flight.head, patience=patience)
-            while await call.face.read(reader, patience) is not None:
-                pass
-        except StreamBroken:
-            return None
-        finally:
-            if not served:
-                await call.face.leave(reader)
-        return None if flight.entry is None else self._ledger.followed(call, flight.entry)
+    # -- refresh --------------------------------------------------------------------------------
 
     def _start_refresh(self, call: Call, landings: int) -> None:
         """Have a new answer fetched for a stale one, unless somebody does already."""
@@ -343,12 +273,3 @@ async def _discard(opened: Opened) -> None:
         closing = opened.close()
         if closing is not None:
             await closing
-
-
-def _tail_head(headers: RawHeaders) -> RawHeaders:
-    """A follower's headers: what would be stored, and the encoding that its raw chunks still have."""
-    return [
-        (name, value)
-        for name, value in headers
-        if (low := name.lower()) in _TAIL_HEADERS or low.startswith(b"openai-") or low.endswith(b"request-id")
-    ]

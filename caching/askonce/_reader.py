@@ -7,7 +7,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from askonce._shared import PENDING, Pending, SharedStream, StreamBroken
+from askonce._buffer import PENDING, Pending, StreamBroken
+from askonce._shared import SharedStream
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future

@@ -14,10 +14,10 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import suppress
-from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from askonce._bridge import step
+from askonce._buffer import PENDING, Buffer, Pending, Place, StreamBroken
 from askonce._recorder import Recorder
 
 if TYPE_CHECKING:
@@ -27,39 +27,6 @@ _IDLE_SECONDS: Final = 2.0
 
 Settle: TypeAlias = Callable[[Recorder], Coroutine[Any, Any, None]]
 Wake: TypeAlias = Callable[[], None]
-
-
-class Pending(Enum):
-    """The type of PENDING."""
-
-    PENDING = "the next chunk is not here yet"
-
-
-PENDING: Final = Pending.PENDING
-
-
-class StreamBroken(Exception):
-    """The stream somebody else leads ended before its end; what was read is not the whole answer.
-
-    Attributes:
-        cause: the provider's error as the leader saw it; None when the stream just stopped.
-    """
-
-    def __init__(self, cause: BaseException | None) -> None:
-        super().__init__("the shared stream ended early")
-        self.cause = cause
-
-
-class Place(Protocol):
-    """What a stream knows of a reader: see `askonce._reader`.
-
-    Attributes:
-        leads: True for the caller whose provider call it is: it sees the provider's own errors.
-        position: number of chunks it has had.
-    """
-
-    leads: bool
-    position: int
 
 
 class SharedStream:
@@ -75,9 +42,8 @@ class SharedStream:
     """
 
     __slots__ = (
-        "__weakref__", "_active", "_base", "_chunks", "_close", "_closed", "_ended", "_error", "_held",
-        "_limit", "_lock", "_orphaned", "_pulling", "_readers", "_settle", "_settling",
-        "_source", "_task", "_wakers", "loop", "recorder",
+        "__weakref__", "_active", "_buffer", "_close", "_closed", "_ended", "_error", "_held", "_lock",
+        "_orphaned", "_pulling", "_settle", "_settling", "_source", "_task", "_wakers", "loop", "recorder",
     )  # fmt: skip
 
     def __init__(
@@ -96,26 +62,23 @@ class SharedStream:
         self._close = close
         self._settle: Settle | None = settle
         self._lock = threading.RLock()
-        self._chunks: list[bytes] = []
-        self._base = 0  # number of chunks before _chunks[0] that nobody needs any more
+        self._buffer = Buffer(limit)
         self._ended = False
         self._error: BaseException | None = None
         self._pulling = False
         self._closed = False
         self._orphaned = False  # the last reader left in the middle of a pull; who pulls, closes
         self._settling = False
-        self._limit = limit
         self._task: Task[None] | None = None  # the pull under way
         self._held: set[Task[None]] = set()  # because loops hold their tasks weakly
         self._wakers: list[Wake] = []
-        self._readers: list[Place] = []
         self._active = time.monotonic()
 
     # -- who reads ------------------------------------------------------------------------------
 
     def joinable(self, *, lost: bool) -> bool:
         """Whether a newcomer can still get all of it, and soon. `lost`: the leader cannot go on."""
-        if self._base or self._error is not None or self.recorder.state == "dropped":
+        if self._buffer.base or self._error is not None or self.recorder.state == "dropped":
             return False
         if self._ended:
             return True
@@ -126,18 +89,19 @@ class SharedStream:
     def enter(self, reader: Place) -> bool:
         """Somebody who reads from the first chunk on; False when that is no longer possible."""
         with self._lock:
-            if self._base or (self._closed and not self._ended):
+            if self._buffer.base or (self._closed and not self._ended):
                 return False
-            self._readers.append(reader)
+            self._buffer.readers.append(reader)
             return True
 
     def leave(self, reader: Place) -> bool:
         """The reader goes; True when it was the last one and has to close the source."""
         with self._lock:
-            if reader not in self._readers:
+            readers = self._buffer.readers
+            if reader not in readers:
                 return False
-            self._readers.remove(reader)
-            if self._readers or self._closed:
+            readers.remove(reader)
+            if readers or self._closed:
                 return False
             self._closed = True
             if self._pulling and self.loop is None:
@@ -153,15 +117,14 @@ class SharedStream:
         Raises:
             StreamBroken: for a follower, when there will be no more; the leader gets the error itself.
         """
+        buffer, recorded = self._buffer, self.recorder.state != "dropped"
         with self._lock:
-            position = reader.position - self._base
-            if position < 0 or (not reader.leads and self._leader_lags()):
-                raise StreamBroken(None)  # too far behind, or ahead of, a stream that is not recorded
-            if position < len(self._chunks):
-                chunk = self._chunks[position]
-                reader.position += 1
-                if self.recorder.state == "dropped":
-                    self._forget()
+            if not recorded and not reader.leads and buffer.leader_lags():
+                raise StreamBroken(None)
+            chunk = buffer.take(reader)
+            if chunk is not PENDING:
+                if not recorded:
+                    buffer.trim()
                 return chunk
             if self._error is not None:
                 raise self._error if reader.leads else StreamBroken(self._error)
@@ -170,32 +133,6 @@ class SharedStream:
             if not reader.leads and self.recorder.is_cut:
                 raise StreamBroken(None)
             return None
-
-    def _forget(self) -> None:
-        """Drop chunks that nobody needs any more: nothing is recorded, and nobody can join.
-
-        What a reader who lags behind still needs is kept up to the limit; then that reader is given up.
-        """
-        positions = [reader.position - self._base for reader in self._readers]
-        leads = [reader.position - self._base for reader in self._readers if reader.leads]
-        drop = max(0, min(positions, default=len(self._chunks)))
-        # The leader's own stream is never given up for others.
-        behind = self._chunks[drop : min([max(positions, default=0), *leads])]
-        lag = sum(map(len, behind))
-        for chunk in behind:
-            if lag <= self._limit:
-                break
-            lag -= len(chunk)
-            drop += 1
-        del self._chunks[:drop]
-        self._base += drop
-
-    def _leader_lags(self) -> bool:
-        """Whether the leader is so far behind that others may not read on: it needs all that comes."""
-        if self.recorder.state != "dropped":
-            return False
-        leads = [reader.position - self._base for reader in self._readers if reader.leads]
-        return bool(leads) and sum(map(len, self._chunks[leads[0] :])) > self._limit
 
     # -- pulling --------------------------------------------------------------------------------
 
@@ -214,7 +151,7 @@ class SharedStream:
             True when nobody pulls and the caller must see to it; with `claim`, the pull is the caller's.
         """
         with self._lock:
-            if reader.position - self._base < len(self._chunks) or self._ended or self._error is not None:
+            if self._buffer.has_for(reader) or self._ended or self._error is not None:
                 wake()
                 return False
             self._wakers.append(wake)
@@ -297,9 +234,9 @@ class SharedStream:
         else:
             recorder.feed(chunk)
             with self._lock:
-                self._chunks.append(chunk)
+                self._buffer.append(chunk)
                 if recorder.state == "dropped":
-                    self._forget()
+                    self._buffer.trim()
                 wakers, self._wakers = self._wakers, []
             for wake in wakers:
                 wake()
@@ -326,20 +263,6 @@ class SharedStream:
         settle, self._settle = self._settle, None
         if settle is not None:
             await settle(self.recorder)
-
-    def _publish(self, chunk: bytes | None, error: BaseException | None) -> None:
-        with self._lock:
-            self._active = time.monotonic()
-            self._pulling = False
-            if error is not None:
-                self._error = error
-            elif chunk is None:
-                self._ended = True
-            else:
-                self._chunks.append(chunk)
-            wakers, self._wakers = self._wakers, []
-        for wake in wakers:
-            wake()
 
     # -- closing --------------------------------------------------------------------------------
 

@@ -6,12 +6,12 @@ and turns the Reply into the SDK's own response. It holds no rule of caching.
 
 from __future__ import annotations
 
+from askonce._buffer import StreamBroken
 from askonce._cache_status import cache_status
 from askonce._errors import missing_extra
 from askonce._exchange import AsyncExchange, Exchange, Opened, Reply
 from askonce._family import MARK, Family, asked, family_of, opened, patience_of
 from askonce._reader import Reader
-from askonce._shared import StreamBroken
 
 __all__ = [
     "MARK",

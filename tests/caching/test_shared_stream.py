@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from askonce import Policy, track
-from askonce._shared import StreamBroken
+from askonce._buffer import StreamBroken
 from askonce.stores import MemoryStore
 from askonce.testing import FlakyStore
 
@@ -272,7 +272,7 @@ async def test_a_cancelled_leader_does_not_break_the_stream_for_its_followers(ki
     leader = asyncio.create_task(kit.aask(cache, live=True))
     await k.auntil(lambda: kit.upstream.pulls == 2)
     followers = [asyncio.create_task(kit.aask(cache, live=True)) for _ in range(5)]
-    await k.auntil(lambda: len(kit.flight(cache).stream._readers) == 6)
+    await k.auntil(lambda: len(kit.flight(cache).stream._buffer.readers) == 6)
     leader.cancel()
     with pytest.raises(asyncio.CancelledError):
         await leader
@@ -343,7 +343,7 @@ def test_a_thread_is_not_held_up_by_a_followers_busy_worker_threads(kit, k):
     loop.run(occupy())
     leader = lead(kit, k, cache)
     future = loop.submit(kit.aask(cache, live=True))
-    k.until(lambda: len(leader.reader.stream._readers) == 2)
+    k.until(lambda: len(leader.reader.stream._buffer.readers) == 2)
     k.until(lambda: leader.reader.stream._pulling or leader.reader.stream._wakers, "the follower's turn", 1.0)
     try:
         assert k.Running(k.consume, leader).result(2.0) == whole(k)
@@ -510,7 +510,7 @@ def test_a_stream_that_breaks_before_its_first_byte_is_led_by_the_next(kit, k):
     kit.upstream.script.append(k.Answer(chunks=[pause, ConnectionResetError("cut")]))
     leader = lead(kit, k, cache)
     followers = [k.Running(kit.ask, cache, live=True) for _ in range(5)]
-    k.until(lambda: len(leader.reader.stream._readers) == 6)
+    k.until(lambda: len(leader.reader.stream._buffer.readers) == 6)
     pause.set()
     assert {one.result().body for one in followers} == {whole(k, 2)}
     with pytest.raises(ConnectionResetError):
@@ -646,7 +646,7 @@ def test_a_large_stream_does_not_stay_in_memory(kit, k):
     for _ in range(499):
         assert leader.reader.read() == line
         assert follower.reader.read() == line
-        most = max(most, sum(map(len, stream._chunks)))
+        most = max(most, sum(map(len, stream._buffer._chunks)))
     assert most <= 5000
     assert k.consume(leader) == k.DONE
     assert k.consume(follower).endswith(k.DONE)
@@ -661,7 +661,7 @@ def test_a_large_stream_does_not_stay_in_memory_for_a_follower_that_sleeps(kit, 
     sleeping = follow(kit, k, cache)
     for _ in range(400):
         leader.reader.read()
-    assert sum(map(len, leader.reader.stream._chunks)) <= 50_000
+    assert sum(map(len, leader.reader.stream._buffer._chunks)) <= 50_000
     sleeping.reader.close()
     leader.reader.close()
 
