@@ -13,6 +13,10 @@ from pathlib import Path
 import pytest
 
 import askonce
+import askonce.doors
+import askonce.events
+import askonce.stores
+import askonce.testing
 import askonce_openai
 
 CORE = Path(askonce.__file__).parent
@@ -81,13 +85,24 @@ def test_no_folder_shadows_a_real_package():
     )
 
 
-@pytest.mark.parametrize("package", [askonce, askonce_openai], ids=lambda package: package.__name__)
+@pytest.mark.parametrize(
+    "package",
+    [askonce, askonce.doors, askonce.events, askonce.stores, askonce.testing, askonce_openai],
+    ids=lambda package: package.__name__,
+)
 def test_all_is_what_is_visible(package):
-    submodules = {module.name for module in pkgutil.iter_modules(package.__path__)}
-    visible = {name for name in vars(package) if not name.startswith("_") and name != "annotations"}
-    assert visible - submodules == set(package.__all__) - {"__version__"}
+    submodules = {module.name for module in pkgutil.iter_modules(getattr(package, "__path__", []))}
+    visible = {name for name in dir(package) if not name.startswith("_")} - submodules - {"annotations"}
+    helpers = {"dataclass", "TypeAlias", "Outcome"} if package is askonce.events else set()
+    assert visible - helpers == set(package.__all__) - {"__version__"}
     for name in package.__all__:
-        assert hasattr(package, name)
+        assert getattr(package, name) is not None
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error():
+    for package in (askonce, askonce.stores, askonce.testing):
+        with pytest.raises(AttributeError, match="no_such_name"):
+            _ = package.no_such_name
 
 
 def test_every_module_imports_on_its_own():
@@ -97,7 +112,7 @@ def test_every_module_imports_on_its_own():
 
 
 def test_importing_askonce_loads_no_sdk():
-    code = "import sys, json, askonce; print(json.dumps(sorted(sys.modules)))"
+    code = "import sys, json; from askonce import *; print(json.dumps(sorted(sys.modules)))"
     loaded = json.loads(
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, check=True, text=True, env=environment()

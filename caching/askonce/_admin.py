@@ -20,7 +20,7 @@ from askonce._seal import Seal
 from askonce._units import Duration, seconds
 from askonce.stores.tiered import Tiers
 
-BATCH: Final = 200
+_BATCH: Final = 200
 
 
 class Admin:
@@ -59,7 +59,7 @@ class Admin:
     async def invalidate(self, tiers: Tiers, matches: Callable[[Entry], bool]) -> int:
         removed = 0
         keys = iter(await tiers.scan(self._prefix))
-        while batch := list(islice(keys, BATCH)):
+        while batch := list(islice(keys, _BATCH)):
             doomed = [key for key, entry in await self.load(tiers, batch) if matches(entry)]
             if doomed:
                 await tiers.delete(*doomed)
@@ -69,7 +69,7 @@ class Admin:
     async def clear(self, tiers: Tiers) -> int:
         removed = 0
         keys = iter(await tiers.scan(self._prefix))
-        while batch := list(islice(keys, BATCH)):
+        while batch := list(islice(keys, _BATCH)):
             await tiers.delete(*batch)
             removed += len(batch)
         return removed

@@ -35,7 +35,7 @@ _ORDERED = frozenset({
 _ORDERED_OBJECTS = frozenset({"input", "args", "arguments", "response", "output"})
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Body:
     """A parsed body.
 

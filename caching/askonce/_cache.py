@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack
+from functools import cached_property
 from itertools import islice
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from askonce import _clock
-from askonce._admin import BATCH, Admin
 from askonce._bridge import async_port, step, sync_port
 from askonce._clock import Clock
 from askonce._control import Mode, check_mode, check_namespace, current_control
 from askonce._decision import Scope, Settings
 from askonce._entry import Entry
 from askonce._errors import ConfigurationError, not_allowed
-from askonce._events import Events, Listener, StoreFailed, warn
+from askonce._events import Events, Listener, warn
 from askonce._exchange import AsyncExchange, Exchange, Reply
-from askonce._explain import Explanation
 from askonce._faces import AsyncFace, SyncFace
 from askonce._flow import Flow
 from askonce._ledger import Ledger
@@ -33,6 +32,11 @@ from askonce.stores.guard import Guarded
 from askonce.stores.protocol import Health
 from askonce.stores.tiered import Epochs, Tiers
 
+if TYPE_CHECKING:
+    from askonce._admin import Admin
+    from askonce._explain import Explanation
+
+_BATCH: Final = 200
 _COALESCE: Final = ("process", "off")
 _SCOPES: Final = ("shared", "credential")
 
@@ -115,7 +119,8 @@ class Cache:
             seal=seal,
             coalesce=coalesce == "process",
         )
-        self._admin = Admin(settings=self._settings, clock=clock, seal=seal)
+        self._clock = clock
+        self._seal = seal
 
     # -- what it is -----------------------------------------------------------------------------
 
@@ -238,13 +243,13 @@ class Cache:
     def entries(self) -> Iterator[tuple[str, Entry]]:
         """The (key, entry) pairs of this namespace, a batch at a time; what cannot be read is left out."""
         keys = iter(step(self._admin.keys(self._sync_tiers)))
-        while batch := list(islice(keys, BATCH)):
+        while batch := list(islice(keys, _BATCH)):
             yield from step(self._admin.load(self._sync_tiers, batch))
 
     async def aentries(self) -> AsyncIterator[tuple[str, Entry]]:
         """`entries`, for event loops."""
         keys = iter(await self._admin.keys(self._async_tiers))
-        while batch := list(islice(keys, BATCH)):
+        while batch := list(islice(keys, _BATCH)):
             for pair in await self._admin.load(self._async_tiers, batch):
                 yield pair
 
@@ -286,8 +291,17 @@ class Cache:
 
     # -- inside ---------------------------------------------------------------------------------
 
+    @cached_property
+    def _admin(self) -> Admin:
+        from askonce._admin import Admin  # noqa: PLC0415 - most programs never operate on a cache
+
+        return Admin(settings=self._settings, clock=self._clock, seal=self._seal)
+
     def _trouble(self, store: str, operation: str, error: Exception) -> None:
         name = type(error).__name__
         self._counters.store_error(store)
-        self._events.emit(StoreFailed(store=store, operation=operation, error=name))
+        if self._events.wanted:
+            from askonce.events import StoreFailed  # noqa: PLC0415 - loaded when somebody listens
+
+            self._events.emit(StoreFailed(store=store, operation=operation, error=name))
         warn("stores", "the %s store failed (%s: %s); calls go on without it", store, operation, name)

@@ -30,7 +30,7 @@ class Found(NamedTuple):
         return self.ttl is not None and -window < self.ttl <= 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Call:
     """Who asks what, what was decided, and since when (`time.perf_counter`)."""
 

@@ -45,7 +45,7 @@ _WRITING: Final = frozenset({"on", "refresh"})
 _NEVER_STORED: Final = (ERROR, INCOMPLETE, EMPTY)  # the most telling first
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Decision:
     """What may happen with one request. Pure data.
 
@@ -109,7 +109,7 @@ class Decision:
         return ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Settings:
     """What a Cache was made with, as far as decisions need it."""
 

@@ -14,7 +14,7 @@ from askonce._request import Request
 RawHeaders = list[tuple[bytes, bytes]]
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Opened:
     """The provider's answer as the door got it.
 
@@ -81,7 +81,7 @@ class AsyncExchange(Protocol):
         ...
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Reply:
     """What the door gives its caller.
 

@@ -52,7 +52,7 @@ class State(Enum):
     RELEASED = "the answer is not to be shared; everybody asks on their own"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Owner:
     """Who runs a call: a thread, and the event loop when it is a task."""
 

@@ -27,7 +27,6 @@ from askonce._decision import Settings, decide
 from askonce._errors import AskOnceError, OfflineMiss
 from askonce._events import warn
 from askonce._exchange import AsyncExchange, Exchange, Opened, Reply
-from askonce._explain import nearest
 from askonce._faces import Face
 from askonce._flights import Flight, Flights, State, leading
 from askonce._hot import Hot
@@ -243,6 +242,8 @@ class Flow:
         self._ledger.told(call, "error", "offline miss")
         key = call.decision.key
         differences: tuple[str, ...] = ()
+        from askonce._explain import nearest  # noqa: PLC0415 - for people who wonder, not for calls
+
         try:
             _, differences = await nearest(
                 call.face.tiers,

@@ -7,7 +7,7 @@ import time
 from askonce._call import Call, Found
 from askonce._clock import Clock
 from askonce._entry import Entry
-from askonce._events import AnswerDropped, AnswerStored, CallDone, CorruptEntry, Events
+from askonce._events import Events
 from askonce._exchange import Reply
 from askonce._outcome import Outcome, Status
 from askonce._stats import Counters
@@ -25,12 +25,17 @@ class Ledger:
     def corrupt(self, key: str, reason: str) -> None:
         """A stored value was no entry."""
         self.counters.corrupt()
-        self._events.emit(CorruptEntry(key=key, reason=reason))
+        if self._events.wanted:
+            from askonce.events import CorruptEntry  # noqa: PLC0415 - loaded when somebody listens
+
+            self._events.emit(CorruptEntry(key=key, reason=reason))
 
     def stored(self, key: str, size: int) -> None:
         """An answer was written."""
         self.counters.stored()
         if self._events.wanted:
+            from askonce.events import AnswerStored  # noqa: PLC0415
+
             self._events.emit(AnswerStored(key=key, size=size))
 
     def dropped(self, call: Call, why: str, outcome: Outcome) -> None:
@@ -39,6 +44,8 @@ class Ledger:
         outcome.not_stored = why
         self.counters.dropped(why)
         if self._events.wanted:
+            from askonce.events import AnswerDropped  # noqa: PLC0415
+
             self._events.emit(AnswerDropped(key=call.decision.key, reason=why))
 
     def hit(self, call: Call, status: Status, reason: str, found: Found) -> Reply:
@@ -100,5 +107,7 @@ class Ledger:
         self.counters.outcome(outcome)
         note(outcome)
         if self._events.wanted:
+            from askonce.events import CallDone  # noqa: PLC0415
+
             self._events.emit(CallDone(outcome=outcome))
         return outcome

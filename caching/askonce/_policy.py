@@ -126,7 +126,7 @@ class Rule:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Terms:
     """A policy's figures in plain units, with a rule's exceptions applied. See Policy for meanings.
 

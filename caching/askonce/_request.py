@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
-from urllib.parse import unquote_plus
 
 CREDENTIAL_QUERY = frozenset({"key", "api_key", "api-key", "access_token", "sig", "signature"})
 CREDENTIAL_HEADERS = frozenset({b"authorization", b"api-key", b"x-api-key", b"x-goog-api-key", b"cookie"})
@@ -40,6 +39,14 @@ _URL = re.compile(r"(?:([^:/?#]*):)?(?://([^/?#]*))?([^?#]*)(?:\?([^#]*))?", re.
 _PLACE = re.compile(r"(\[.*\]|[^:]*)(?::(\d*))?", re.DOTALL)
 
 
+def _unquoted(name: str) -> str:
+    if "%" not in name and "+" not in name:
+        return name
+    from urllib.parse import unquote_plus  # noqa: PLC0415 - not for the names that APIs have
+
+    return unquote_plus(name)
+
+
 @lru_cache(maxsize=512)
 def target_of(url: str) -> Target:
     """Split a URL, once per distinct text: a program calls few endpoints very often. Never raises."""
@@ -52,7 +59,7 @@ def target_of(url: str) -> Target:
     open_: list[tuple[str, str]] = []
     secret: list[str] = [user] if user else []
     for pair in filter(None, query.split("&")):
-        name = unquote_plus(pair.partition("=")[0])
+        name = _unquoted(pair.partition("=")[0])
         if name.lower() in CREDENTIAL_QUERY:
             secret.append(pair)
         else:

@@ -27,7 +27,7 @@ EXPIRING: Final = "expiring link"
 Json: TypeAlias = dict[str, Any]
 
 
-@dataclass(slots=True)
+@dataclass(eq=False)
 class Reading:
     """What an answer says about itself: its usage, and its flaws."""
 
@@ -35,7 +35,7 @@ class Reading:
     flaws: set[str] = field(default_factory=set[str])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Surface:
     """One kind of endpoint.
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
-from urllib.parse import parse_qsl, unquote
 
 from askonce._clock import Clock
 from askonce._errors import ConfigurationError
@@ -81,6 +80,8 @@ def open_store(url: str, clock: Clock) -> Store:
         shown = f"{scheme}://" if separator else repr(url)
         raise ConfigurationError(f"store URL {shown} is not known; allowed: {allowed}")
     make, readers = known
+    from urllib.parse import parse_qsl  # noqa: PLC0415
+
     place, _, query = rest.partition("?")
     options: dict[str, Any] = {}
     for name, value in parse_qsl(query, keep_blank_values=True):
@@ -97,6 +98,8 @@ def open_store(url: str, clock: Clock) -> Store:
 
 def _place_of(place: str) -> str:
     r"""The file path in a URL; on Windows `/C:/folder` means `C:\folder`."""
+    from urllib.parse import unquote  # noqa: PLC0415
+
     path = unquote(place)
     if os.name == "nt" and path[:1] == "/" and path[2:3] == ":":
         return path[1:]

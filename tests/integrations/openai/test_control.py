@@ -397,6 +397,51 @@ async def test_offline_never_asks_even_for_what_is_not_cacheable(side, provider,
     assert provider.calls == 0
 
 
+@pytest.mark.parametrize("call", ["models", "files", "unknown path"])
+async def test_offline_never_asks_other_endpoints_either(side, provider, enable, call):
+    calls = {
+        "models": lambda client: client.get("/models", cast_to=object),
+        "files": lambda client: client.files.create(file=("a.txt", b"x"), purpose="batch"),
+        "unknown path": lambda client: client.post("/rerank", cast_to=object, body={}),
+    }
+    client = side.client(provider.base_url)
+    with Cache("memory://", mode="offline") as cache:
+        enable(cache)
+        with pytest.raises(OfflineMiss):
+            await side.get(calls[call](client))
+    assert provider.requests == []
+
+
+def test_offline_never_asks_with_a_body_that_can_be_sent_once(sync_side, provider, enable):
+    client = sync_side.client(provider.base_url)
+    with Cache("memory://", mode="offline") as cache:
+        enable(cache)
+        body = iter([b'{"model":"m","messages":[{"role":"user","content":"hello"}]}'])
+        request = client._client.build_request("POST", f"{provider.base_url}/chat/completions", content=body)
+        with pytest.raises(OfflineMiss):
+            client._send_request(request, stream=False)
+    assert provider.calls == 0
+
+
+def test_offline_never_asks_under_trio(provider, enable):
+    trio = pytest.importorskip("trio")
+
+    async def main():
+        async with openai.AsyncOpenAI(
+            base_url=provider.base_url,
+            api_key="k",
+            max_retries=0,
+            http_client=openai.DefaultAsyncHttpxClient(verify=False),
+        ) as client:
+            with pytest.raises(OfflineMiss):
+                await ask(client)
+
+    with Cache("memory://", mode="offline") as cache:
+        enable(cache)
+        trio.run(main)
+    assert provider.calls == 0
+
+
 # -- Cache-Status -----------------------------------------------------------------------------------
 
 
