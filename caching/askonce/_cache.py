@@ -10,10 +10,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from askonce import _clock
+from askonce._body import parse
 from askonce._bridge import async_port, step, sync_port
 from askonce._clock import Clock
 from askonce._control import Mode, check_mode, check_namespace, current_control
-from askonce._decision import Scope, Settings
+from askonce._decision import Scope, Settings, decide
 from askonce._entry import Entry
 from askonce._errors import ConfigurationError, not_allowed
 from askonce._events import Events, Listener, warn
@@ -148,6 +149,11 @@ class Cache:
     def considers(self, method: str, path: str) -> bool:
         """False when a request is passed through whatever its body says, so that nobody needs to read it."""
         return method == "POST" and (surface_of(path) is not None or self._settings.policy.opens_endpoints)
+
+    def never_asks(self, request: Request) -> bool:
+        """True when this request must not reach the provider, whatever is stored: offline."""
+        body = parse(request.header(b"content-type"), request.body)
+        return decide(self._settings, request, body, current_control()).offline
 
     def ask(self, exchange: Exchange) -> Reply:
         """Answer one call of a sync door. See `askonce.doors`.

@@ -251,6 +251,8 @@ def _why_bypass(
         return "endpoint"
     if ttl == 0:
         return "ttl 0"
+    if request.unread:
+        return "unread body"
     fields = body.fields
     if fields.get("background") is True:
         return "background"

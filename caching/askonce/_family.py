@@ -162,10 +162,16 @@ def family_of(request: Any) -> Family:
 _families: dict[str, Family] = {}
 
 
-def asked(request: Any, body: bytes, principal: bytes = b"") -> Request:
-    """The neutral Request of an httpx request, its body, and who asks where the headers do not say."""
+def asked(request: Any, body: bytes | None, principal: bytes = b"") -> Request:
+    """The neutral Request of an httpx request.
+
+    Args:
+        request: an httpx or httpx2 request.
+        body: its body; None for one that nobody may read.
+        principal: who asks, where the headers do not say.
+    """
     headers = tuple([(name.lower(), value) for name, value in request.headers.raw])
-    return Request(request.method, str(request.url), headers, body, principal)
+    return Request(request.method, str(request.url), headers, body or b"", principal, body is None)
 
 
 def patience_of(request: Any) -> float | None:

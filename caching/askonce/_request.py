@@ -84,6 +84,7 @@ class Request:
         body: the whole body as sent (not content-encoded).
         principal: who asks, where that is not in the headers yet: anything that differs between callers
             who must not share under `scope="credential"`.
+        unread: the body can be sent only once, so nobody looked at it; such a request passes through.
 
     The repr shows neither body nor headers nor query: they hold prompts and credentials.
     """
@@ -93,6 +94,7 @@ class Request:
     headers: tuple[tuple[bytes, bytes], ...] = ()
     body: bytes = b""
     principal: bytes = b""
+    unread: bool = False
 
     def __post_init__(self) -> None:
         for name, _ in self.headers:

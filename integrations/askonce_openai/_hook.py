@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from askonce import AskOnceError, Cache
+from askonce import AskOnceError, Cache, OfflineMiss
 from askonce.doors import MARK, Reply, asked, family_of
 from askonce_openai._exchanges import AsyncCall, SyncCall
 from askonce_openai._principal import principal_of
@@ -28,14 +28,11 @@ def sync_hook(cache_of: CacheOf) -> Callable[..., Any]:
         if cache is None or native is None or MARK in native.extensions:
             return wrapped(*args, **kwargs)
         rest = {name: value for name, value in kwargs.items() if name != "request"}
-        body = b""
+        body: bytes | None = b""
         if cache.considers(native.method, native.url.path):
-            content = _content(native)
-            if content is None:
-                if not _is_form(native):
-                    return wrapped(*args, **kwargs)
-                content = native.read()
-            body = content
+            body = _content(native)
+            if body is None and _is_form(native):
+                body = native.read()
         family = family_of(native)
         call = SyncCall(family, native, asked(native, body, principal_of(client, kwargs)), wrapped, rest)
         try:
@@ -59,17 +56,18 @@ def async_hook(cache_of: CacheOf) -> Callable[..., Any]:
     async def send_request(wrapped: Any, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         cache = cache_of(client)
         native = args[0] if args else kwargs.get("request")
-        if cache is None or native is None or MARK in native.extensions or not _on_asyncio():
+        if cache is None or native is None or MARK in native.extensions:
+            return await wrapped(*args, **kwargs)
+        if not _on_asyncio():
+            if cache.never_asks(asked(native, None)):
+                raise _dressed(OfflineMiss("mode is offline, and only asyncio is answered from the cache"))
             return await wrapped(*args, **kwargs)
         rest = {name: value for name, value in kwargs.items() if name != "request"}
-        body = b""
+        body: bytes | None = b""
         if cache.considers(native.method, native.url.path):
-            content = _content(native)
-            if content is None:
-                if not _is_form(native):
-                    return await wrapped(*args, **kwargs)
-                content = await native.aread()
-            body = content
+            body = _content(native)
+            if body is None and _is_form(native):
+                body = await native.aread()
         family = family_of(native)
         call = AsyncCall(family, native, asked(native, body, principal_of(client, kwargs)), wrapped, rest)
         try:
