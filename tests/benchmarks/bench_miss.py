@@ -85,7 +85,8 @@ class _Answered:
     def open(self) -> Opened:
         return Opened(status=200, headers=_HEADERS, native=None, body=_ANSWER, framed=True)
 
-    again = open
+    def again(self) -> Opened:
+        return self.open()
 
 
 _HEADERS = [(b"content-type", b"application/json"), (b"x-request-id", b"req_1"), (b"openai-version", b"1")]

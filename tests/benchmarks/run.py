@@ -116,8 +116,8 @@ def report(results: dict[str, dict[str, float]]) -> str:
         "",
         f"{machine()}. Written by `make bench`; medians unless said otherwise.",
         "",
-        "The yardstick in the hit table is sha256 of 1 KB in the same run. The bounds were set on a machine where",
-        "it takes 0.9 us; a figure divided by (yardstick / 0.9) is what to compare them with.",
+        "The yardstick in the hit table is sha256 of 1 KB in the same run. The bounds were set on a machine",
+        "where it takes 0.9 us; a figure divided by (yardstick / 0.9) is what to compare them with.",
         "",
     ]
     for name, figures in results.items():
