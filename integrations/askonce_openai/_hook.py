@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from askonce import AskOnceError, Cache, OfflineMiss
-from askonce.doors import MARK, Reply, asked, family_of
+from askonce.doors import MARK, Family, Reply, asked, family_of
 from askonce_openai._exchanges import AsyncCall, SyncCall
 from askonce_openai._principal import principal_of
 
@@ -28,24 +28,19 @@ def sync_hook(cache_of: CacheOf) -> Callable[..., Any]:
         if cache is None or native is None or MARK in native.extensions:
             return wrapped(*args, **kwargs)
         rest = {name: value for name, value in kwargs.items() if name != "request"}
-        body: bytes | None = b""
-        if cache.considers(native.method, native.url.path):
-            body = _content(native)
-            if body is None and _is_form(native):
-                body = native.read()
+        body = _content(native) if cache.considers(native.method, native.url.path) else b""
+        if body is None and _is_form(native):
+            body = native.read()
         family = family_of(native)
         call = SyncCall(family, native, asked(native, body, principal_of(client, kwargs)), wrapped, rest)
         try:
             reply = cache.ask(call)
         except AskOnceError as error:
             raise _dressed(error) from None
-        if reply.entry is not None:
-            return family.replay(reply.entry, reply.outcome, native, live=call.live)
-        if reply.reader is None:
+        if _is_bypass(reply):
             native.extensions[MARK] = True  # a bypass, too, counts once
-            response = wrapped(*args, **kwargs) if reply.native is None else reply.native
-            return family.annotate(response, reply.outcome)
-        return _live(family, reply, native, live_async=False)
+            reply.native = wrapped(*args, **kwargs)
+        return _response(family, reply, native, live=call.live, live_async=False)
 
     return send_request
 
@@ -63,29 +58,33 @@ def async_hook(cache_of: CacheOf) -> Callable[..., Any]:
                 raise _dressed(OfflineMiss("mode is offline, and only asyncio is answered from the cache"))
             return await wrapped(*args, **kwargs)
         rest = {name: value for name, value in kwargs.items() if name != "request"}
-        body: bytes | None = b""
-        if cache.considers(native.method, native.url.path):
-            body = _content(native)
-            if body is None and _is_form(native):
-                body = await native.aread()
+        body = _content(native) if cache.considers(native.method, native.url.path) else b""
+        if body is None and _is_form(native):
+            body = await native.aread()
         family = family_of(native)
         call = AsyncCall(family, native, asked(native, body, principal_of(client, kwargs)), wrapped, rest)
         try:
             reply = await cache.aask(call)
         except AskOnceError as error:
             raise _dressed(error) from None
-        if reply.entry is not None:
-            return family.replay(reply.entry, reply.outcome, native, live=call.live)
-        if reply.reader is None:
+        if _is_bypass(reply):
             native.extensions[MARK] = True
-            response = await wrapped(*args, **kwargs) if reply.native is None else reply.native
-            return family.annotate(response, reply.outcome)
-        return _live(family, reply, native, live_async=True)
+            reply.native = await wrapped(*args, **kwargs)
+        return _response(family, reply, native, live=call.live, live_async=True)
 
     return send_request
 
 
-def _live(family: Any, reply: Reply, native: Any, *, live_async: bool) -> Any:
+def _is_bypass(reply: Reply) -> bool:
+    return reply.entry is None and reply.reader is None and reply.native is None
+
+
+def _response(family: Family, reply: Reply, native: Any, *, live: bool, live_async: bool) -> Any:
+    """The response that the SDK gets for a reply; see Reply for which is which."""
+    if reply.entry is not None:
+        return family.replay(reply.entry, reply.outcome, native, live=live)
+    if reply.reader is None:
+        return family.annotate(reply.native, reply.outcome)
     if reply.native is None:
         return family.tail(reply, native, live_async=live_async)
     return family.lead(reply, native, live_async=live_async)
