@@ -151,12 +151,20 @@ class Family:
 
 
 def family_of(request: Any) -> Family:
-    """The family of a request object, by the package its class comes from."""
-    name = type(request).__module__.partition(".")[0]
-    family = _families.get(name)
-    if family is None:
-        family = _families[name] = Family(sys.modules[name])
-    return family
+    """The family of a request object: the package that its class, or one it is derived from, comes from.
+
+    Raises:
+        TypeError: for an object that is no request of either package.
+    """
+    for kind in type(request).__mro__:
+        name = kind.__module__.partition(".")[0]
+        family = _families.get(name)
+        if family is not None:
+            return family
+        package = sys.modules.get(name)
+        if hasattr(package, "SyncByteStream") and hasattr(package, "Response"):
+            return _families.setdefault(name, Family(package))
+    raise TypeError(f"{type(request).__name__} is no request of httpx or httpx2")
 
 
 _families: dict[str, Family] = {}
