@@ -10,11 +10,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from askonce import _clock
-from askonce._body import parse
 from askonce._bridge import async_port, step, sync_port
 from askonce._clock import Clock
 from askonce._control import Mode, check_mode, check_namespace, current_control
-from askonce._decision import Scope, Settings, decide
+from askonce._decision import Scope, Settings, considers
 from askonce._entry import Entry
 from askonce._errors import ConfigurationError, not_allowed
 from askonce._events import Events, Listener, warn
@@ -27,7 +26,6 @@ from askonce._policy import UNSET, Policy, Unset
 from askonce._request import Request
 from askonce._seal import Seal
 from askonce._stats import Counters, Stats
-from askonce._surface import surface_of
 from askonce._units import Duration, seconds
 from askonce.stores.guard import Guarded
 from askonce.stores.protocol import Health
@@ -148,12 +146,11 @@ class Cache:
 
     def considers(self, method: str, path: str) -> bool:
         """False when a request is passed through whatever its body says, so that nobody needs to read it."""
-        return method == "POST" and (surface_of(path) is not None or self._settings.policy.opens_endpoints)
+        return considers(self._settings, method, path)
 
     def never_asks(self, request: Request) -> bool:
         """True when this request must not reach the provider, whatever is stored: offline."""
-        body = parse(request.header(b"content-type"), request.body)
-        return decide(self._settings, request, body, current_control()).offline
+        return self._flow.decider.decide(request, current_control())[0].offline
 
     def ask(self, exchange: Exchange) -> Reply:
         """Answer one call of a sync door. See `askonce.doors`.

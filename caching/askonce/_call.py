@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from askonce._body import Body
+from askonce._body import Body, parse
 from askonce._decision import Decision
 from askonce._entry import Entry
 from askonce._faces import Face
@@ -37,6 +37,13 @@ class Call:
     face: Face
     exchange: Any = field(repr=False)
     request: Request
-    body: Body
     decision: Decision
     started: float
+    read: Body | None = field(repr=False)
+
+    @property
+    def body(self) -> Body:
+        """The request's body; read when it was not needed to decide."""
+        if self.read is None:
+            self.read = parse(self.request.header(b"content-type"), self.request.body)
+        return self.read

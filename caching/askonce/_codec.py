@@ -95,6 +95,9 @@ def decode(key: str, data: bytes, seal: Seal | None = None, *, limit: int = 1 <<
 
 _NUMBER: Final = (int, float)
 _TIME: Final = (int, float, type(None))
+_PAIR: Final = [str, str]
+_INT: Final = frozenset({int})
+_STR: Final = frozenset({str})
 _TYPES: Final[tuple[Any, ...]] = (int, list, _NUMBER, _TIME, _TIME, str, str, str, dict, _NUMBER, list, dict)
 
 
@@ -102,16 +105,20 @@ def _is_well_formed(head: list[Any]) -> bool:
     """A checksum says that nothing was damaged, not that it was us who wrote: types are checked."""
     if len(head) != len(_TYPES):
         return False
-    if not all(isinstance(part, kind) for part, kind in zip(head, _TYPES, strict=True)):
-        return False
+    for part, kind in zip(head, _TYPES, strict=True):
+        if not isinstance(part, kind):
+            return False
     headers: list[Any] = head[1]
     usage: dict[str, Any] = head[8]
     tags: list[Any] = head[10]
     print_: dict[str, Any] = head[11]
+    for pair in headers:
+        if type(pair) is not list or [*map(type, cast("list[Any]", pair))] != _PAIR:
+            return False
     return (
-        all(type(pair) is list and [type(part) for part in pair] == [str, str] for pair in headers)
-        and all(type(number) is int for number in usage.values())
-        and all(type(text) is str for text in (*tags, *print_.values()))
+        _INT.issuperset(map(type, usage.values()))
+        and _STR.issuperset(map(type, tags))
+        and _STR.issuperset(map(type, print_.values()))
     )
 
 

@@ -120,6 +120,11 @@ class Settings:
     secret: bytes | None = field(repr=False)
 
 
+def considers(settings: Settings, method: str, path: str) -> bool:
+    """False when a request is passed through whatever its body says, so that nobody needs to read it."""
+    return method == "POST" and (surface_of(path) is not None or settings.policy.opens_endpoints)
+
+
 def decide(settings: Settings, request: Request, body: Body, said: Control) -> Decision:
     """What may happen with this request.
 

@@ -52,9 +52,12 @@ class Exchange(Protocol):
         patience: seconds the caller waits for a byte (its read time-out); None: for ever.
     """
 
-    request: Request
-    live: bool
-    patience: float | None
+    @property
+    def request(self) -> Request: ...
+    @property
+    def live(self) -> bool: ...
+    @property
+    def patience(self) -> float | None: ...
 
     def open(self) -> Opened:
         """Call the provider. What it raises is the caller's, unchanged."""
@@ -68,9 +71,12 @@ class Exchange(Protocol):
 class AsyncExchange(Protocol):
     """One call of an async door. See Exchange."""
 
-    request: Request
-    live: bool
-    patience: float | None
+    @property
+    def request(self) -> Request: ...
+    @property
+    def live(self) -> bool: ...
+    @property
+    def patience(self) -> float | None: ...
 
     def open(self) -> Awaitable[Opened]:
         """Call the provider."""

@@ -19,11 +19,11 @@ import time
 from typing import Final
 
 from askonce import _codec
-from askonce._body import parse
 from askonce._call import Call, Found
 from askonce._clock import Clock
 from askonce._control import Control
-from askonce._decision import Settings, decide
+from askonce._decider import Decider
+from askonce._decision import Settings
 from askonce._errors import AskOnceError, OfflineMiss
 from askonce._events import warn
 from askonce._exchange import AsyncExchange, Exchange, Opened, Reply
@@ -51,6 +51,7 @@ class Flow:
         self._ledger = ledger
         self._seal = seal
         self._coalesce = coalesce
+        self.decider = Decider(settings)
         self._hot = Hot(seal)
         self._keeper = Keeper(settings=settings, clock=clock, flights=self.flights, ledger=ledger, seal=seal)
         self._streaming = Streaming(flights=self.flights, keeper=self._keeper, ledger=ledger)
@@ -65,9 +66,8 @@ class Flow:
         """
         started = time.perf_counter()
         request = exchange.request
-        body = parse(request.header(b"content-type"), request.body)
-        decision = decide(self.settings, request, body, said)
-        call = Call(face, exchange, request, body, decision, started)
+        decision, body = self.decider.decide(request, said)
+        call = Call(face, exchange, request, decision, started, body)
         if decision.bypass:
             if decision.offline:
                 raise self._offline_bypass(call)

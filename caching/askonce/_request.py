@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -95,13 +95,16 @@ class Request:
     body: bytes = b""
     principal: bytes = b""
     unread: bool = False
+    _named: dict[bytes, bytes] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name, _ in self.headers:
-            if not name.islower():
-                lowered = tuple([(name.lower(), value) for name, value in self.headers])
-                object.__setattr__(self, "headers", lowered)
-                break
+        lowered = tuple([(name.lower(), value) for name, value in self.headers])
+        named = dict(lowered)
+        if len(named) < len(lowered):
+            for wanted in named:
+                named[wanted] = b", ".join([value for name, value in lowered if name == wanted])
+        object.__setattr__(self, "headers", lowered)
+        object.__setattr__(self, "_named", named)
 
     @property
     def target(self) -> Target:
@@ -110,8 +113,18 @@ class Request:
 
     def header(self, name: bytes) -> str:
         """The values of a header (`name` in lower case) joined by ", " as HTTP allows; "" if absent."""
-        found = [value for key, value in self.headers if key == name]
-        return b", ".join(found).decode("latin-1") if found else ""
+        found = self._named.get(name)
+        return found.decode("latin-1") if found else ""
+
+    def values(self, names: tuple[bytes, ...]) -> tuple[bytes | None, ...] | None:
+        """The values of headers (names in lower case), None for each that is absent.
+
+        None for all of it when any header stands there twice: joined values are no single one.
+        """
+        if len(self._named) < len(self.headers):
+            return None
+        get = self._named.get
+        return tuple([get(name) for name in names])
 
     def credentials(self) -> bytes:
         """Everything that says *who* asks, joined unambiguously; for `scope="credential"`."""

@@ -20,18 +20,22 @@ class _Call:
         kwargs: what the SDK passes along with the request.
     """
 
-    __slots__ = ("_family", "_kwargs", "_native", "_send", "live", "patience", "request")
+    __slots__ = ("_family", "_kwargs", "_native", "_send", "live", "request")
 
     def __init__(
         self, family: Family, native: Any, request: Request, send: Callable[..., Any], kwargs: dict[str, Any]
     ) -> None:
         self.request = request
         self.live: bool = bool(kwargs.get("stream"))
-        self.patience = patience_of(native)
         self._family = family
         self._native = native
         self._send = send
         self._kwargs = kwargs
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds the caller waits for a byte; None: for ever."""
+        return patience_of(self._native)
 
     def _own(self) -> Any:
         """Send the caller's own request."""

@@ -27,9 +27,9 @@ def sync_hook(cache_of: CacheOf) -> Callable[..., Any]:
         native = args[0] if args else kwargs.get("request")
         if cache is None or native is None or MARK in native.extensions:
             return wrapped(*args, **kwargs)
-        rest = {name: value for name, value in kwargs.items() if name != "request"}
-        body = _content(native) if cache.considers(native.method, native.url.path) else b""
-        if body is None and _is_form(native):
+        rest = kwargs if args else {name: value for name, value in kwargs.items() if name != "request"}
+        body = _content(native)
+        if body is None and _is_form(native) and cache.considers(native.method, native.url.path):
             body = native.read()
         family = family_of(native)
         call = SyncCall(family, native, asked(native, body, principal_of(client, kwargs)), wrapped, rest)
@@ -57,9 +57,9 @@ def async_hook(cache_of: CacheOf) -> Callable[..., Any]:
             if cache.never_asks(asked(native, None)):
                 raise _dressed(OfflineMiss("mode is offline, and only asyncio is answered from the cache"))
             return await wrapped(*args, **kwargs)
-        rest = {name: value for name, value in kwargs.items() if name != "request"}
-        body = _content(native) if cache.considers(native.method, native.url.path) else b""
-        if body is None and _is_form(native):
+        rest = kwargs if args else {name: value for name, value in kwargs.items() if name != "request"}
+        body = _content(native)
+        if body is None and _is_form(native) and cache.considers(native.method, native.url.path):
             body = await native.aread()
         family = family_of(native)
         call = AsyncCall(family, native, asked(native, body, principal_of(client, kwargs)), wrapped, rest)

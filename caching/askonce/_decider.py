@@ -1,0 +1,91 @@
+"""Deciding, with a memory: the same bytes asked again get the decision, and so the key, they got before."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from askonce import _key
+from askonce._body import Body, parse
+from askonce._control import NOTHING_SAID, Control
+from askonce._decision import Decision, Settings, considers, decide
+from askonce._request import CREDENTIAL_HEADERS, Request
+
+_ROOM: Final = 4 << 20
+_MOST: Final = 4096
+_LARGEST: Final = 512 << 10
+_UNCONSIDERED: Final = Body("raw", b"")
+
+_Ticket = tuple[Any, ...]
+
+
+class Decider:
+    """`decide` for one cache.
+
+    Remembers its latest decisions, by *everything* they depend on: method, URL, every header that the key
+    or the caller's control can come from, the caller's settings, and the whole body, compared byte by
+    byte. Nothing is remembered where a function of the user's has a say.
+
+    Two generations of at most 4096 requests and 4 MiB of bodies each: when the young one is full, the
+    older one is dropped. Without locks: each step is one operation on a dict, and the worst that threads
+    can do to each other is to decide once more.
+    """
+
+    __slots__ = ("_content_type", "_headers", "_old", "_remembers", "_room", "_settings", "_young")
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        policy = settings.policy
+        self._remembers = policy.cacheable is None and isinstance(settings.scope, str)
+        self._headers = tuple(
+            sorted({b"content-type", b"cache-control", *_key.VARY_HEADERS, *policy.vary, *CREDENTIAL_HEADERS})
+        )
+        self._content_type = self._headers.index(b"content-type")
+        self._young: dict[_Ticket, Decision] = {}
+        self._old: dict[_Ticket, Decision] = {}
+        self._room = _ROOM
+
+    def decide(self, request: Request, said: Control) -> tuple[Decision, Body | None]:
+        """What may happen with a request, and its body where that had to be read.
+
+        Raises:
+            ConfigurationError: as `askonce._decision.decide`.
+        """
+        ticket = self._ticket(request, said)
+        if ticket is not None:
+            known = self._young.get(ticket)
+            if known is not None:
+                return known, None
+            known = self._old.get(ticket)
+            if known is not None:
+                self._remember(ticket, known, len(request.body))
+                return known, None
+        if considers(self._settings, request.method, request.target.path):
+            body = parse(request.header(b"content-type"), request.body)
+        else:
+            body = _UNCONSIDERED
+        decision = decide(self._settings, request, body, said)
+        if ticket is not None and not decision.bypass:
+            self._remember(ticket, decision, len(request.body))
+        return decision, body
+
+    def _ticket(self, request: Request, said: Control) -> _Ticket | None:
+        if not self._remembers or request.unread or len(request.body) > _LARGEST:
+            return None
+        headers = request.values(self._headers)
+        if headers is None or _is_form(headers[self._content_type]):
+            return None
+        control = None if said is NOTHING_SAID else said
+        return (request.body, request.url, headers, control, request.principal, request.method)
+
+    def _remember(self, ticket: _Ticket, decision: Decision, size: int) -> None:
+        self._room -= size
+        if self._room < 0 or len(self._young) >= _MOST:
+            self._old = self._young
+            self._young = {}
+            self._room = _ROOM - size
+        self._young[ticket] = decision
+
+
+def _is_form(content_type: bytes | None) -> bool:
+    """A form has another boundary each time it is asked: its bytes never come back."""
+    return content_type is not None and content_type.startswith(b"multipart/")
