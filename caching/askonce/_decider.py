@@ -68,6 +68,10 @@ class Decider:
             self._remember(ticket, decision, len(request.body))
         return decision, body
 
+    def forget(self) -> None:
+        """Remember nothing."""
+        self._young, self._old, self._room = {}, {}, _ROOM
+
     def _ticket(self, request: Request, said: Control) -> _Ticket | None:
         if not self._remembers or request.unread or len(request.body) > _LARGEST:
             return None

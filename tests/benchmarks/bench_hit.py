@@ -49,6 +49,33 @@ def _prompt(size: int) -> list[Any]:
     return [{"role": "user", "content": "word " * (size // 5)}]
 
 
+def _request(client: openai.OpenAI, messages: list[Any]) -> Any:
+    """The request that the SDK hands to `_send_request`."""
+    return client._build_request(
+        openai._models.FinalRequestOptions.construct(
+            method="post", url="/chat/completions", json_data={"messages": messages, "model": "gpt-4o"}
+        ),
+        retries_taken=0,
+    )
+
+
+def _first_us(cache: Cache, client: openai.OpenAI, size: int) -> float:
+    """The own share of hits that this process sees for the first time: each round asks other questions."""
+    rounds: list[float] = []
+    for round_ in range(ROUNDS):
+        asks = [_prompt(size) + [{"role": "user", "content": f"{round_} {call}"}] for call in range(CALLS)]
+        for messages in asks:
+            client._send_request(_request(client, messages), stream=False)
+        cache._flow.decider.forget()
+        cache._flow.forget()
+        requests = [_request(client, messages) for messages in asks]
+        start = time.thread_time()
+        for request in requests:
+            client._send_request(request, stream=False)
+        rounds.append((time.thread_time() - start) / CALLS * 1e6)
+    return statistics.median(rounds)
+
+
 def _hit(cache: Cache, url: str, size: int) -> dict[str, float]:
     """A whole hit, and the part of it that is ours."""
     client = _client(url)
@@ -61,20 +88,13 @@ def _hit(cache: Cache, url: str, size: int) -> dict[str, float]:
 
         ask()
         whole = median_us(ask)
-        request = client._build_request(  # the request that the SDK hands to `_send_request`
-            openai._models.FinalRequestOptions.construct(
-                method="post",
-                url="/chat/completions",
-                json_data={"messages": messages, "model": "gpt-4o"},
-            ),
-            retries_taken=0,
-        )
+        request = _request(client, messages)
 
         def own() -> object:
             request.extensions.pop("askonce", None)
             return client._send_request(request, stream=False)
 
-        return {"whole": whole, "own": median_us(own)}
+        return {"whole": whole, "own": median_us(own), "first": _first_us(cache, client, size)}
     finally:
         disable_cache()
         client.close()
@@ -103,6 +123,7 @@ def run() -> dict[str, float]:
         with Cache(f"disk://{folder}") as cache:
             disk = _hit(cache, provider.base_url, 1000)
     figures["hit in memory, own share"] = memory["own"]
+    figures["the same, asked for the first time in the process"] = memory["first"]
     figures["hit in memory, whole call"] = memory["whole"]
     figures["hit on disk, own share"] = disk["own"]
     figures["hit on disk above memory"] = disk["own"] - memory["own"]

@@ -76,9 +76,8 @@ class _Answered:
     patience = None
 
     def __init__(self, number: int) -> None:
-        body = json.dumps(
-            {"model": "gpt-4o", "messages": [{"role": "user", "content": f"{number} " + "word " * 200}]}
-        )
+        asked = {"messages": [{"role": "user", "content": f"{number} " + "word " * 200}], "model": "gpt-4o"}
+        body = json.dumps(asked, separators=(",", ":"))  # as the SDK sends it
         headers = ((b"content-type", b"application/json"), (b"authorization", b"Bearer k"))
         self.request = Request("POST", "http://localhost/v1/chat/completions", headers, body.encode())
 
