@@ -19,6 +19,11 @@ def time_left() -> float | None:
     return None if when is None else max(0.0, when - time.monotonic())
 
 
+def deadline() -> float | None:
+    """When the operation at hand must be over, a time of `time.monotonic`; None: no bound was set."""
+    return _deadline.get()
+
+
 def set_deadline(when: float | None) -> None:
     """Bound the operations that follow in this context by a time of `time.monotonic`; None: no bound."""
     _deadline.set(when)

@@ -25,6 +25,13 @@ class StoreError(AskOnceError):
     """
 
 
+class Refused(StoreError):
+    """The store answered, and the answer was no: full, too large, read-only. For stores to raise.
+
+    It is a failure that is counted, and a sign of life: the breaker stays closed.
+    """
+
+
 class OfflineMiss(AskOnceError):
     """Mode `offline` (or `only-if-cached`) met a request that is not in the cache.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from askonce._deadline import time_left
+from askonce._errors import Refused
 from askonce.stores.protocol import Health, Item, NativeAsync, Store, Stored
 
 if TYPE_CHECKING:
@@ -19,9 +21,11 @@ __all__ = [
     "Item",
     "MemoryStore",
     "NativeAsync",
+    "Refused",
     "Store",
     "Stored",
     "TieredStore",
+    "time_left",
 ]
 
 _HOMES = {

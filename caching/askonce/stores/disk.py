@@ -63,6 +63,8 @@ class DiskStore:
         ConfigurationError: `max_bytes` or `timeout` is not above 0.
     """
 
+    remote = False  # it waits for this machine only, and no longer than `timeout`
+
     def __init__(
         self,
         path: str | os.PathLike[str],

@@ -61,6 +61,8 @@ class DiskCacheStore:
             `diskcache` is not installed.
     """
 
+    remote = False  # it waits for this machine only, and no longer than `timeout`
+
     def __init__(
         self,
         path: str | os.PathLike[str],

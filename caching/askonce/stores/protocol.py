@@ -14,6 +14,17 @@ Contract, for every store (`askonce.testing.StoreContract` checks it):
 * A failure is an exception (any `Exception`); the cache above fails open. A value that does not fit
   is not an error: it is not kept.
 * After `close` the object may be used again; it reopens what it needs.
+
+A store may say two more things about itself, as plain attributes:
+
+* `remote` (default: `blocking`): True when it is reached through a network. Within a call, a remote store
+  is used for `store_timeout` at most and stands behind a breaker. It has to do its part: each of its waits
+  (for a connection, a name, a handshake, a reply) ends with an exception when
+  `askonce.stores.time_left()` is over; None means that nobody set a bound, and its own time-outs count.
+  Nothing else can end the wait of a thread. It raises `askonce.stores.Refused` where the server answered
+  and said no (full, too large, read-only): that is a failure, but not one of a dead store.
+* `write` (default: "through"): "behind" when writing takes too long for callers to wait. The Cache then
+  puts a `askonce.stores._behind.WriteBehind` in front of it.
 """
 
 from __future__ import annotations
@@ -107,6 +118,11 @@ class Store(Protocol):
     def close(self) -> None:
         """Give back files and connections."""
         ...
+
+
+def is_remote(store: Store) -> bool:
+    """Whether a store is reached through a network: its `remote`, or whether it blocks."""
+    return bool(getattr(store, "remote", store.blocking))
 
 
 @runtime_checkable

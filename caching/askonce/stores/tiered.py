@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, ExitStack
 
 from askonce._bridge import Port, async_port, step, sync_port
 from askonce._errors import ConfigurationError, StoreError
-from askonce.stores.protocol import Health, Item, Store, Stored
+from askonce.stores.protocol import Health, Item, Store, Stored, is_remote
 
 
 class Epochs:
@@ -174,6 +174,11 @@ class TieredStore:
     def blocking(self) -> bool:
         """True when any tier blocks."""
         return any(store.blocking for store in self.tiers)
+
+    @property
+    def remote(self) -> bool:
+        """True when any tier is reached through a network."""
+        return any(is_remote(store) for store in self.tiers)
 
     def get(self, key: str) -> Stored | None:
         """See `Store.get`."""
