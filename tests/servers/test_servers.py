@@ -1,0 +1,248 @@
+"""The kit itself: every server starts, answers, pauses, comes back; every fault is what it says."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+
+import pytest
+import redis
+from botocore.exceptions import BotoCoreError, ClientError
+
+from servers.chaos import ChaosProxy
+from servers.process import wait_until
+from servers.redis import impatient, redis_server
+
+
+@contextmanager
+def client_at(address, **options):
+    """A client that waits 0.3 s."""
+    host, port = address
+    with redis.Redis(host, port, **impatient(**{"socket_timeout": 0.3} | options)) as client:
+        yield client
+
+
+class TestStandalone:
+    @pytest.mark.parametrize(("kind", "version"), [("valkey", "9."), ("redis", "8.2.")])
+    def test_answers(self, kind, version):
+        with redis_server(kind) as server, redis.Redis.from_url(server.url) as client:
+            assert client.ping()
+            assert client.info("server")[f"{kind}_version"].startswith(version)
+
+    def test_password_users_memory_and_socket_file(self):
+        with redis_server(
+            password="p", users={"app": "on >s ~a:* +get"}, maxmemory="8mb", unix_socket=True
+        ) as server:
+            with redis.Redis.from_url(server.url) as client:
+                assert client.config_get("maxmemory")["maxmemory"] == str(8 << 20)
+            with redis.Redis.from_url(server.unix_url) as client:
+                assert client.ping()
+            with client_at(server.address) as client, pytest.raises(redis.AuthenticationError):
+                client.ping()
+            with client_at(server.address, username="app", password="s") as client:
+                assert client.get("a:1") is None
+                with pytest.raises(redis.exceptions.NoPermissionError):
+                    client.get("b:1")
+
+    def test_paused_it_says_nothing_and_goes_on(self):
+        with redis_server() as server, client_at(server.address) as client:
+            server.run("SET", "k", "v")
+            server.pause()
+            with pytest.raises(redis.TimeoutError):
+                client.get("k")
+            server.resume()
+            assert client.get("k") == b"v"
+
+    def test_killed_it_refuses_and_restarts_empty_on_its_port(self):
+        with redis_server() as server, client_at(server.address) as client:
+            server.run("SET", "k", "v")
+            server.kill()
+            with pytest.raises(redis.ConnectionError):
+                client.get("k")
+            server.restart()
+            assert client.get("k") is None
+
+    def test_a_server_that_cannot_start_shows_its_log(self):
+        with pytest.raises(RuntimeError) as failure, redis_server("valkey", "--no-such-option", "1"):
+            pass
+        assert "no-such-option" in "".join(failure.value.__notes__)
+
+    def test_ends_with_a_run_that_is_killed(self, tmp_path):
+        code = (
+            "import time; from servers.redis import redis_server\n"
+            "with redis_server() as server: print(server.port, flush=True); time.sleep(60)"
+        )
+        folder = Path(__file__).parent.parent
+        env = {**os.environ, "PYTHONPATH": str(folder), "TMPDIR": str(tmp_path)}
+        with subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE) as run:
+            port = int(run.stdout.readline())
+            run.kill()
+
+        def refused():
+            with socket.socket() as caller:
+                return caller.connect_ex(("127.0.0.1", port))
+
+        wait_until(refused, "the end of the server")
+
+
+@pytest.fixture
+def proxy(valkey):
+    valkey.flush()
+    with ChaosProxy(*valkey.address) as proxy:
+        yield proxy
+
+
+class TestChaos:
+    def test_forwards_and_counts(self, proxy):
+        with client_at(proxy.address) as client:
+            assert client.set("k", "v" * 300_000)
+            assert client.get("k") == b"v" * 300_000
+            assert (proxy.connections, proxy.open_connections) == (1, 1)
+        wait_until(lambda: not proxy.open_connections, "the client's end")
+
+    def test_refuse_resets_new_connections_only(self, proxy):
+        with client_at(proxy.address) as client, client_at(proxy.address) as late:
+            client.ping()
+            proxy.refuse()
+            assert client.ping()
+            with pytest.raises(redis.ConnectionError):
+                late.ping()
+            proxy.ok()
+            assert late.ping()
+
+    def test_black_hole_holds_back_and_lets_go(self, proxy, valkey):
+        with socket.create_connection(proxy.address, timeout=0.2) as caller:
+            caller.sendall(b"PING\r\n")
+            assert caller.recv(99) == b"+PONG\r\n"
+            proxy.black_hole()
+            caller.sendall(b"PING\r\n")
+            with pytest.raises(TimeoutError):
+                caller.recv(99)
+            with client_at(proxy.address) as client, pytest.raises(redis.TimeoutError):
+                client.ping()
+            wait_until(lambda: proxy.open_connections == 1, "the late client's end, in the hole")
+            proxy.ok()
+            assert caller.recv(99) == b"+PONG\r\n"
+
+    def test_latency_of_each_direction(self, proxy):
+        with client_at(proxy.address) as client:
+            client.set("k", "v" * 500_000)
+            proxy.latency(up=0.05, down=0.1)
+            before = monotonic()
+            client.get("k")
+            assert 0.15 <= monotonic() - before < 0.29
+
+    def test_cut_in_the_middle_of_a_value(self, proxy):
+        with client_at(proxy.address) as client:
+            client.set("k", "v" * 1000)
+        with socket.create_connection(proxy.address, timeout=1) as caller:
+            proxy.cut(100)
+            caller.sendall(b"GET k\r\n")
+            assert caller.recv(2000) == b"$1000\r\n" + b"v" * 93
+            with pytest.raises(ConnectionResetError):
+                caller.recv(2000)
+        with socket.create_connection(proxy.address, timeout=1) as caller:
+            proxy.cut(7, reset=False)
+            caller.sendall(b"GET k\r\n")
+            assert caller.recv(2000) == b"$1000\r\n"
+            assert caller.recv(2000) == b""
+
+    def test_garbage_is_no_answer(self, proxy):
+        with client_at(proxy.address) as client:
+            client.ping()
+            proxy.garbage()
+            with pytest.raises(redis.RedisError):
+                client.ping()
+
+    def test_trickle(self, proxy):
+        with socket.create_connection(proxy.address, timeout=1) as caller:
+            proxy.trickle(3, 0.1)
+            before = monotonic()
+            caller.sendall(b"PING\r\n")
+            assert caller.recv(99) == b"+PO"
+            caller.recv(99)
+            caller.recv(99)
+            assert 0.2 <= monotonic() - before < 0.5
+
+    def test_half_open_loses_connections_that_were_there(self, proxy):
+        with client_at(proxy.address) as old, client_at(proxy.address) as new:
+            old.ping()
+            proxy.half_open()
+            with pytest.raises(redis.TimeoutError):
+                old.ping()
+            assert new.ping()
+
+    def test_drop_resets_all(self, proxy):
+        with socket.create_connection(proxy.address, timeout=1) as caller:
+            caller.sendall(b"PING\r\n")
+            caller.recv(99)
+            proxy.drop()
+            with pytest.raises(ConnectionResetError):
+                caller.recv(99)
+        assert proxy.open_connections == 0
+
+    def test_a_server_that_is_gone(self, proxy, valkey):
+        valkey.kill()
+        with client_at(proxy.address) as client, pytest.raises(redis.ConnectionError):
+            client.ping()
+
+
+def status(call, **arguments):
+    try:
+        return call(**arguments)["ResponseMetadata"]["HTTPStatusCode"]
+    except ClientError as error:
+        return error.response["ResponseMetadata"]["HTTPStatusCode"]
+
+
+class TestS3:
+    @pytest.mark.parametrize(("name", "second"), [("s3", 412), ("rclone", 200)])
+    def test_answers_and_what_it_makes_of_conditions(self, name, second, request):
+        server = request.getfixturevalue(name)
+        with server.client() as client:
+            put = {"Bucket": server.create_bucket(), "Key": "k", "Body": b"v", "IfNoneMatch": "*"}
+            assert status(client.put_object, **put) == 200
+            assert status(client.put_object, **put) == second
+
+    def test_paused_and_restarted(self, rclone):
+        with rclone.client(read_timeout=0.3) as client:
+            where = {"Bucket": rclone.create_bucket(), "Key": "k"}
+            client.put_object(**where, Body=b"v")
+            rclone.pause()
+            with pytest.raises(BotoCoreError):
+                client.get_object(**where)
+            rclone.resume()
+            assert client.get_object(**where)["Body"].read() == b"v"
+            rclone.kill()
+            with pytest.raises(BotoCoreError):
+                client.get_object(**where)
+            rclone.restart()
+            assert client.get_object(**where)["Body"].read() == b"v"
+
+    def test_behind_the_proxy(self, s3):
+        bucket = s3.create_bucket()
+        with s3.client() as client:
+            client.put_object(Bucket=bucket, Key="k", Body=b"v" * 10_000)
+        with (
+            ChaosProxy(*s3.address) as proxy,
+            s3.client(endpoint_url=f"http://127.0.0.1:{proxy.port}") as client,
+        ):
+            proxy.cut(3000)
+            with pytest.raises(BotoCoreError):
+                client.get_object(Bucket=bucket, Key="k")["Body"].read()
+
+
+class TestSharedServers:
+    def test_one_that_a_test_leaves_paused(self, valkey):
+        valkey.pause()
+
+    def test_answers_the_next_test(self, valkey):
+        assert valkey.run("PING")
+        valkey.kill()
+
+    def test_and_one_left_dead_as_well(self, valkey):
+        assert valkey.run("PING")
