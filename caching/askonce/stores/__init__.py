@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from askonce.stores.disk import DiskStore as DiskStore
     from askonce.stores.diskcache import DiskCacheStore as DiskCacheStore
     from askonce.stores.memory import MemoryStore as MemoryStore
+    from askonce.stores.redis import RedisStore as RedisStore
+    from askonce.stores.s3 import S3Store as S3Store
     from askonce.stores.tiered import TieredStore as TieredStore
 
 __all__ = [
@@ -21,7 +23,9 @@ __all__ = [
     "Item",
     "MemoryStore",
     "NativeAsync",
+    "RedisStore",
     "Refused",
+    "S3Store",
     "Store",
     "Stored",
     "TieredStore",
@@ -32,6 +36,8 @@ _HOMES = {
     "DiskCacheStore": "diskcache",
     "DiskStore": "disk",
     "MemoryStore": "memory",
+    "RedisStore": "redis",
+    "S3Store": "s3",
     "TieredStore": "tiered",
 }
 

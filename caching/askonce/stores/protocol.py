@@ -29,7 +29,7 @@ A store may say two more things about itself, as plain attributes:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
@@ -137,3 +137,51 @@ class NativeAsync(Protocol):
     async def ascan(self, prefix: str) -> list[str]: ...
     async def aping(self) -> Health: ...
     async def aclose(self) -> None: ...
+
+
+Hear: TypeAlias = Callable[[tuple[str, ...] | None], None]
+"""Told of keys that somebody else changed; None: any of them may have."""
+
+
+@runtime_checkable
+class Announcing(Protocol):
+    """For stores that several processes share, and that can say what others change."""
+
+    def listen(self, hear: Hear) -> Callable[[], None]:
+        """Have `hear` called, from any thread, for every key that others set or delete.
+
+        It is told None when something may have been missed: the connection was lost for longer than the
+        store states, or is there again. Does no I/O: listening begins with the store's first use.
+
+        Returns:
+            What ends it.
+        """
+        ...
+
+
+@runtime_checkable
+class Leasing(Protocol):
+    """For stores in which one process among several can be made the leader of a call."""
+
+    def acquire(self, key: str, token: str, life: float) -> bool:
+        """Take the lease of a key for `life` seconds; False when somebody has it."""
+        ...
+
+    def renew(self, key: str, token: str, life: float) -> bool:
+        """Have it for `life` seconds from now; False when it is ours no more."""
+        ...
+
+    def release(self, key: str, token: str) -> None:
+        """Give it back, if it is ours, and wake those who wait for it."""
+        ...
+
+    async def aacquire(self, key: str, token: str, life: float) -> bool: ...
+    async def arenew(self, key: str, token: str, life: float) -> bool: ...
+    async def arelease(self, key: str, token: str) -> None: ...
+
+    def on_release(self, key: str, wake: Callable[[], None]) -> Callable[[], None]:
+        """Have `wake` called, from any thread, when the lease of a key may be free; returns the way out.
+
+        A hint: whoever waits looks again from time to time as well.
+        """
+        ...

@@ -3,6 +3,9 @@
 memory://?max_bytes=256MiB&max_entries=1000000
 disk:///var/cache/askonce?max_bytes=1GiB          disk://  (the user's cache folder)
 diskcache:///var/cache/askonce?max_bytes=1GiB
+s3://bucket/prefix?endpoint_url=https://minio:9000&region=eu-west-1&profile=work&write=behind
+redis://[user:password@]host:6379/0?timeout=2s
+rediss://  redis+unix:///path  redis+cluster://host,host  redis+sentinel://host/service
 """
 
 from __future__ import annotations
@@ -29,6 +32,12 @@ def _count(option: str, value: object) -> int:
     raise ConfigurationError(f"{option}={value!r} is not allowed; allowed: a whole number >= 1")
 
 
+def _text(option: str, value: object) -> str:
+    if isinstance(value, str) and value:
+        return value
+    raise ConfigurationError(f"{option}={value!r} is not allowed; allowed: at least one character")
+
+
 def _memory(place: str, options: dict[str, Any], clock: Clock) -> Store:
     from askonce.stores.memory import MemoryStore  # noqa: PLC0415 - stores are imported when used
 
@@ -49,6 +58,15 @@ def _diskcache(place: str, options: dict[str, Any], clock: Clock) -> Store:
     return DiskCacheStore(_path(place), **options, clock=clock)
 
 
+def _s3(place: str, options: dict[str, Any], clock: Clock) -> Store:
+    from askonce.stores.s3 import S3Store  # noqa: PLC0415
+
+    bucket, _, prefix = place.partition("/")
+    if prefix:
+        options["prefix"] = prefix
+    return S3Store(bucket, **options, clock=clock)
+
+
 def _path(place: str) -> str:
     return os.path.expanduser(place) if place else user_cache_folder()  # noqa: PTH111 - stays a text
 
@@ -64,7 +82,34 @@ _SCHEMES: Final[dict[str, tuple[Callable[[str, dict[str, Any], Clock], Store], d
     "memory": (_memory, {"max_bytes": size, "max_entries": _count}),
     "disk": (_disk, {"max_bytes": size, "timeout": seconds}),
     "diskcache": (_diskcache, {"max_bytes": size, "timeout": seconds}),
+    "s3": (
+        _s3,
+        {
+            "endpoint_url": _text,
+            "region": _text,
+            "profile": _text,
+            "write": _text,
+            "timeout": seconds,
+            "max_pool": _count,
+        },
+    ),
 }
+
+
+def _redis(url: str, clock: Clock) -> Store:
+    from askonce.stores.redis import RedisStore  # noqa: PLC0415
+
+    return RedisStore(url, clock=clock)
+
+
+# Schemes whose URLs have parts of their own: users, several hosts, services.
+_WHOLE: Final[dict[str, Callable[[str, Clock], Store]]] = dict.fromkeys(
+    (
+        "redis", "rediss", "redis+unix",
+        "redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel",
+    ),
+    _redis,
+)  # fmt: skip
 
 
 def open_store(url: str, clock: Clock) -> Store:
@@ -74,9 +119,12 @@ def open_store(url: str, clock: Clock) -> Store:
         ConfigurationError: for an unknown scheme or option or a bad value; it says what is allowed.
     """
     scheme, separator, rest = url.partition("://")
+    whole = _WHOLE.get(scheme.lower())
+    if separator and whole is not None:
+        return whole(url, clock)
     known = _SCHEMES.get(scheme.lower())
     if not separator or known is None:
-        allowed = ", ".join(f"{name}://" for name in _SCHEMES)
+        allowed = ", ".join(f"{name}://" for name in (*_SCHEMES, *_WHOLE))
         shown = f"{scheme}://" if separator else repr(url)
         raise ConfigurationError(f"store URL {shown} is not known; allowed: {allowed}")
     make, readers = known
