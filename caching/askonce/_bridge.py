@@ -7,17 +7,20 @@ run them on worker threads. No event loop in sync code, no generated twins.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from askonce._deadline import deadline, set_deadline
 from askonce._fork import renew_after_fork
-from askonce.stores.protocol import Health, Item, NativeAsync, Store, Stored
+from askonce.stores.protocol import Health, Item, NativeAsync, Store, Stored, is_remote
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
 T = TypeVar("T")
-_WORKERS = 8
+_WORKERS = 8  # a disk does not get faster by more
+_REMOTE_WORKERS = 32
 
 
 def step(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -37,15 +40,15 @@ def step(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 class Port(Protocol):
-    """A store in async shape."""
+    """A store in async shape. Writes say whether they were made, as far as anybody knows."""
 
     @property
     def name(self) -> str: ...
     async def get(self, key: str) -> Stored | None: ...
-    async def set(self, key: str, value: bytes, expires_at: float | None) -> None: ...
+    async def set(self, key: str, value: bytes, expires_at: float | None) -> bool: ...
     async def delete(self, *keys: str) -> int: ...
     async def get_many(self, keys: Sequence[str]) -> dict[str, Stored]: ...
-    async def set_many(self, items: Iterable[Item]) -> None: ...
+    async def set_many(self, items: Iterable[Item]) -> bool: ...
     async def scan(self, prefix: str) -> list[str]: ...
     async def ping(self) -> Health: ...
     async def close(self) -> None: ...
@@ -75,8 +78,9 @@ class _Inline:
     async def get(self, key: str) -> Stored | None:
         return self._store.get(key)
 
-    async def set(self, key: str, value: bytes, expires_at: float | None) -> None:
+    async def set(self, key: str, value: bytes, expires_at: float | None) -> bool:
         self._store.set(key, value, expires_at)
+        return True
 
     async def delete(self, *keys: str) -> int:
         return self._store.delete(*keys)
@@ -84,8 +88,9 @@ class _Inline:
     async def get_many(self, keys: Sequence[str]) -> dict[str, Stored]:
         return self._store.get_many(keys)
 
-    async def set_many(self, items: Iterable[Item]) -> None:
+    async def set_many(self, items: Iterable[Item]) -> bool:
         self._store.set_many(items)
+        return True
 
     async def scan(self, prefix: str) -> list[str]:
         return list(self._store.scan(prefix))
@@ -123,14 +128,20 @@ class _Threaded:
         if pool is None:
             from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
 
-            pool = self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix=f"askonce-{self.name}")
-        return await asyncio.get_running_loop().run_in_executor(pool, call, *args)
+            workers = _REMOTE_WORKERS if is_remote(self._store) else _WORKERS
+            pool = self._pool = ThreadPoolExecutor(workers, thread_name_prefix=f"askonce-{self.name}")
+        run = asyncio.get_running_loop().run_in_executor
+        when = deadline()
+        if when is None:
+            return await run(pool, call, *args)
+        return await run(pool, _until, when, call, *args)
 
     async def get(self, key: str) -> Stored | None:
         return await self._run(self._store.get, key)
 
-    async def set(self, key: str, value: bytes, expires_at: float | None) -> None:
+    async def set(self, key: str, value: bytes, expires_at: float | None) -> bool:
         await self._run(self._store.set, key, value, expires_at)
+        return True
 
     async def delete(self, *keys: str) -> int:
         return await self._run(self._store.delete, *keys)
@@ -138,8 +149,9 @@ class _Threaded:
     async def get_many(self, keys: Sequence[str]) -> dict[str, Stored]:
         return await self._run(self._store.get_many, keys)
 
-    async def set_many(self, items: Iterable[Item]) -> None:
+    async def set_many(self, items: Iterable[Item]) -> bool:
         await self._run(self._store.set_many, items)
+        return True
 
     async def scan(self, prefix: str) -> list[str]:
         return await self._run(lambda: list(self._store.scan(prefix)))
@@ -154,6 +166,17 @@ class _Threaded:
             pool.shutdown(wait=False)
 
 
+def _until(when: float, call: Callable[..., T], *args: Any) -> T:
+    """The call, in a worker thread, with the deadline of whoever waits for it."""
+    if time.monotonic() >= when:
+        raise TimeoutError("no worker was free in time")
+    set_deadline(when)
+    try:
+        return call(*args)
+    finally:
+        set_deadline(None)
+
+
 class _Native:
     """Hands over to the store's own asyncio face."""
 
@@ -166,8 +189,9 @@ class _Native:
     async def get(self, key: str) -> Stored | None:
         return await self._store.aget(key)
 
-    async def set(self, key: str, value: bytes, expires_at: float | None) -> None:
+    async def set(self, key: str, value: bytes, expires_at: float | None) -> bool:
         await self._store.aset(key, value, expires_at)
+        return True
 
     async def delete(self, *keys: str) -> int:
         return await self._store.adelete(*keys)
@@ -175,8 +199,9 @@ class _Native:
     async def get_many(self, keys: Sequence[str]) -> dict[str, Stored]:
         return await self._store.aget_many(keys)
 
-    async def set_many(self, items: Iterable[Item]) -> None:
+    async def set_many(self, items: Iterable[Item]) -> bool:
         await self._store.aset_many(items)
+        return True
 
     async def scan(self, prefix: str) -> list[str]:
         return await self._store.ascan(prefix)

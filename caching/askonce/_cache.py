@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, ExitStack
 from functools import cached_property
 from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from askonce import _clock
-from askonce._bridge import async_port, step, sync_port
+from askonce._backing import Backing
+from askonce._bridge import step
 from askonce._clock import Clock
 from askonce._control import Mode, check_mode, check_namespace, current_control
 from askonce._decision import Scope, Settings, considers
 from askonce._entry import Entry
 from askonce._errors import ConfigurationError, not_allowed
-from askonce._events import Events, Listener, warn
+from askonce._events import Events, Listener
 from askonce._exchange import AsyncExchange, Exchange, Reply
 from askonce._faces import AsyncFace, SyncFace
 from askonce._flow import Flow
@@ -27,9 +27,7 @@ from askonce._request import Request
 from askonce._seal import Seal
 from askonce._stats import Counters, Stats
 from askonce._units import Duration, seconds
-from askonce.stores.guard import Guarded
 from askonce.stores.protocol import Health
-from askonce.stores.tiered import Epochs, Tiers
 
 if TYPE_CHECKING:
     from askonce._admin import Admin
@@ -59,7 +57,8 @@ class Cache:
             "offline" (never ask: a miss raises OfflineMiss); "off".
         coalesce: "process": identical concurrent calls share one provider call; "off": they do not.
         secret: keys become HMACs and stored answers are sealed with AES-256-GCM.
-        store_timeout: seconds that one call may lose to a network store.
+        store_timeout: seconds that one call may lose to network stores, all its operations together,
+            connecting included.
         clock: seconds since the epoch; tests inject `askonce.testing.ManualClock`.
 
     Raises:
@@ -95,6 +94,8 @@ class Cache:
         if coalesce not in _COALESCE:
             raise not_allowed("coalesce", coalesce, _COALESCE)
         self.store_timeout = seconds("store_timeout", store_timeout)
+        if not self.store_timeout:
+            raise not_allowed("store_timeout", store_timeout, "a duration above 0")
         key_secret = read_secret(secret)
         self._settings = Settings(
             policy=policy or Policy(), namespace=namespace, scope=scope, mode=mode, secret=key_secret
@@ -102,15 +103,18 @@ class Cache:
         seal = None if key_secret is None else Seal(key_secret)
         self._counters = Counters()
         self._events = Events()
-        self._stores = read_stores(store, clock)
-        epochs = Epochs()
-        sync_ports = [sync_port(one) for one in self._stores]
-        async_ports = [async_port(one) for one in self._stores]
-        # Calls go through guarded ports, which never fail; operators want to see what fails.
-        self._sync_tiers = Tiers(sync_ports, epochs)
-        self._async_tiers = Tiers(async_ports, epochs)
-        self._sync = SyncFace(Tiers([Guarded(port, self._trouble) for port in sync_ports], epochs))
-        self._async = AsyncFace(Tiers([Guarded(port, self._trouble) for port in async_ports], epochs))
+        self._backing = Backing(
+            read_stores(store, clock),
+            timeout=self.store_timeout,
+            counters=self._counters,
+            events=self._events,
+        )
+        # Calls go through the guards, which never fail; operators want to see what fails.
+        self._stores = self._backing.stores
+        self._sync_tiers = self._backing.sync_tiers
+        self._async_tiers = self._backing.async_tiers
+        self._sync = SyncFace(self._backing.sync_guard)
+        self._async = AsyncFace(self._backing.async_guard)
         self._flow = Flow(
             settings=self._settings,
             clock=clock,
@@ -170,7 +174,7 @@ class Cache:
 
     def stats(self) -> Stats:
         """What happened in this process since the cache was made."""
-        return self._counters.snapshot()
+        return self._counters.snapshot(self._backing.breakers())
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Have `listener(event)` called for every event (see `askonce.events`); returns the way out.
@@ -181,11 +185,11 @@ class Cache:
 
     def ping(self) -> list[Health]:
         """The health of every tier, front first."""
-        return [store.ping() for store in self._stores]
+        return self._backing.ping()
 
     async def aping(self) -> list[Health]:
         """`ping`, for event loops."""
-        return [await port.ping() for port in self._async_tiers.ports]
+        return await self._backing.aping()
 
     def delete(self, key: str) -> bool:
         """Remove one entry from every tier; whether it was there."""
@@ -266,15 +270,11 @@ class Cache:
 
     def close(self) -> None:
         """Give back files and connections. The cache may be used again; it reopens what it needs."""
-        with ExitStack() as closing:  # all of them, also when one fails to
-            for store in self._stores:
-                closing.callback(store.close)
+        self._backing.close()
 
     async def aclose(self) -> None:
         """`close`, for event loops."""
-        async with AsyncExitStack() as closing:
-            for port in self._async_tiers.ports:
-                closing.push_async_callback(port.close)
+        await self._backing.aclose()
 
     def __enter__(self) -> Self:
         return self
@@ -299,12 +299,3 @@ class Cache:
         from askonce._admin import Admin  # noqa: PLC0415 - most programs never operate on a cache
 
         return Admin(settings=self._settings, clock=self._clock, seal=self._seal)
-
-    def _trouble(self, store: str, operation: str, error: Exception) -> None:
-        name = type(error).__name__
-        self._counters.store_error(store)
-        if self._events.wanted:
-            from askonce.events import StoreFailed  # noqa: PLC0415 - loaded when somebody listens
-
-            self._events.emit(StoreFailed(store=store, operation=operation, error=name))
-        warn("stores", "the %s store failed (%s: %s); calls go on without it", store, operation, name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from askonce._body import Body, parse
@@ -10,6 +10,7 @@ from askonce._decision import Decision
 from askonce._entry import Entry
 from askonce._faces import Face
 from askonce._request import Request
+from askonce.stores.tiered import Tiers
 
 
 class Found(NamedTuple):
@@ -32,9 +33,10 @@ class Found(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """Who asks what, what was decided, and since when (`time.perf_counter`)."""
+    """Who asks what, through which tiers, what was decided, and since when (`time.perf_counter`)."""
 
     face: Face
+    tiers: Tiers = field(repr=False)
     exchange: Any = field(repr=False)
     request: Request
     decision: Decision
@@ -47,3 +49,7 @@ class Call:
         if self.read is None:
             self.read = parse(self.request.header(b"content-type"), self.request.body)
         return self.read
+
+    def anew(self) -> Call:
+        """The same call once more, for a refresh: it may lose as much time to stores again."""
+        return replace(self, tiers=self.face.tiers())

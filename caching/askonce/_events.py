@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from askonce.events import Event
@@ -53,6 +53,15 @@ _lock = threading.Lock()
 
 def warn(part: str, message: str, *details: object) -> None:
     """Log a warning on `askonce.<part>`, the same one at most once a minute."""
+    _say("warning", part, message, details)
+
+
+def inform(part: str, message: str, *details: object) -> None:
+    """`warn`, for good news: at level INFO."""
+    _say("info", part, message, details)
+
+
+def _say(level: Literal["info", "warning"], part: str, message: str, details: tuple[object, ...]) -> None:
     said = (part, message, details)
     now = time.monotonic()
     # No blocking: a warning is not worth waiting for, nor a lock inherited through fork.
@@ -68,4 +77,4 @@ def warn(part: str, message: str, *details: object) -> None:
         _lock.release()
     import logging  # noqa: PLC0415 - most programs never need it from us
 
-    logging.getLogger(f"askonce.{part}").warning(message, *details)
+    getattr(logging.getLogger(f"askonce.{part}"), level)(message, *details)

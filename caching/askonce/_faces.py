@@ -11,6 +11,7 @@ from askonce._exchange import AsyncExchange, Exchange, Opened
 from askonce._flights import Flight, Owner, State
 from askonce._fork import renew_after_fork
 from askonce._reader import Reader, waker
+from askonce.stores.guard import Guard
 from askonce.stores.tiered import Tiers
 
 if TYPE_CHECKING:
@@ -25,8 +26,7 @@ Work = Callable[[], Coroutine[Any, Any, None]]
 class Face(Protocol):
     """What the flow needs from the side it runs on."""
 
-    tiers: Tiers
-
+    def tiers(self) -> Tiers: ...
     def owner(self) -> Owner: ...
     async def open(self, exchange: Any) -> Opened: ...
     async def again(self, exchange: Any) -> Opened: ...
@@ -39,8 +39,8 @@ class Face(Protocol):
 class SyncFace:
     """For threads: blocks."""
 
-    def __init__(self, tiers: Tiers) -> None:
-        self.tiers = tiers
+    def __init__(self, guard: Guard) -> None:
+        self.tiers = guard.tiers
         self._slots = threading.BoundedSemaphore(_MAX_BACKGROUND)
         renew_after_fork(self)
 
@@ -103,8 +103,8 @@ class SyncFace:
 class AsyncFace:
     """For tasks: awaits."""
 
-    def __init__(self, tiers: Tiers) -> None:
-        self.tiers = tiers
+    def __init__(self, guard: Guard) -> None:
+        self.tiers = guard.tiers
         self._tasks: set[Task[None]] = set()  # loops hold their tasks weakly
         renew_after_fork(self)
 

@@ -67,7 +67,7 @@ class Flow:
         started = time.perf_counter()
         request = exchange.request
         decision, body = self.decider.decide(request, said)
-        call = Call(face, exchange, request, decision, started, body)
+        call = Call(face, face.tiers(), exchange, request, decision, started, body)
         if decision.bypass:
             if decision.offline:
                 raise self._offline_bypass(call)
@@ -95,14 +95,14 @@ class Flow:
     async def _read(self, call: Call) -> Found | None:
         """The stored answer that may be given, fresh or stale; None when there is none."""
         key = call.decision.key
-        stored = await call.face.tiers.get(key)
+        stored = await call.tiers.get(key)
         if stored is None:
             return None
         try:
             entry = self._hot.decode(key, stored.value)
         except _codec.Undecodable as error:
             self._ledger.corrupt(key, str(error))
-            await call.face.tiers.delete(key)
+            await call.tiers.delete(key)
             return None
         now = self._clock()
         # A clock that went back makes an entry newer than now; it is at most as old as it was.
@@ -205,7 +205,7 @@ class Flow:
         def over() -> None:
             self.flights.fail(flight, counts=False)  # nothing, if it landed
 
-        if call.face.spawn(lambda: self._refresh(call, flight, landings), over):
+        if call.face.spawn(lambda: self._refresh(call.anew(), flight, landings), over):
             self._ledger.counters.refresh()
         else:
             over()
@@ -246,7 +246,7 @@ class Flow:
 
         try:
             _, differences = await nearest(
-                call.face.tiers,
+                call.tiers,
                 call.decision,
                 call.request,
                 call.body,

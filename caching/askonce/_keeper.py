@@ -108,10 +108,13 @@ class Keeper:
             self._ledger.dropped(call, why or "not encodable", outcome)
             return
         try:
-            await call.face.tiers.set(call.decision.key, value, entry.meta.stale_until)
+            kept = await call.tiers.set(call.decision.key, value, entry.meta.stale_until)
             self._flights.cacheable(call.decision.key)
-            self._ledger.stored(call.decision.key, len(value))
-            outcome.stored = True
+            if kept:
+                self._ledger.stored(call.decision.key, len(value))
+                outcome.stored = True
+            else:
+                self._ledger.dropped(call, "no store took it", outcome)
         finally:
             # Also when this caller is cancelled while storing: the answer is there.
             if flight is not None:

@@ -28,6 +28,9 @@ class Stats:
         tiers: hits by store.
         corrupt: stored values that were no entries and were deleted.
         store_errors: failed store operations, by store.
+        store_skips: store operations that were not begun, because the store's breaker was open or the call
+            had no time left for stores; by store.
+        breakers: "closed", "open" or "half-open", by remote store.
         refreshes: background refreshes started.
         usage_saved: provider usage figures of all answers that cost no call, summed.
         usage_spent: those of all provider calls.
@@ -47,6 +50,8 @@ class Stats:
     tiers: dict[str, int] = field(default_factory=dict[str, int])
     corrupt: int = 0
     store_errors: dict[str, int] = field(default_factory=dict[str, int])
+    store_skips: dict[str, int] = field(default_factory=dict[str, int])
+    breakers: dict[str, str] = field(default_factory=dict[str, str])
     refreshes: int = 0
     usage_saved: dict[str, int] = field(default_factory=dict[str, int])
     usage_spent: dict[str, int] = field(default_factory=dict[str, int])
@@ -94,6 +99,7 @@ class Counters:
         "_seconds",
         "_spent",
         "_store_errors",
+        "_store_skips",
         "_tiers",
     )
 
@@ -104,6 +110,7 @@ class Counters:
         self._tiers: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
         self._store_errors: Counter[str] = Counter()
+        self._store_skips: Counter[str] = Counter()
         self._saved: Counter[str] = Counter()
         self._spent: Counter[str] = Counter()
         self._seconds = 0.0
@@ -157,12 +164,17 @@ class Counters:
         with self._lock:
             self._store_errors[store] += 1
 
+    def store_skip(self, store: str) -> None:
+        """A store operation was not begun."""
+        with self._lock:
+            self._store_skips[store] += 1
+
     def _add(self, name: str) -> None:
         with self._lock:
             self._plain[name] += 1
 
-    def snapshot(self) -> Stats:
-        """The figures now."""
+    def snapshot(self, breakers: dict[str, str] | None = None) -> Stats:
+        """The figures now, with what the breakers say."""
         with self._lock:
             plain = self._plain
             return Stats(
@@ -179,6 +191,8 @@ class Counters:
                 tiers=dict(self._tiers),
                 corrupt=plain["corrupt"],
                 store_errors=dict(self._store_errors),
+                store_skips=dict(self._store_skips),
+                breakers=breakers or {},
                 refreshes=plain["refreshes"],
                 usage_saved=dict(self._saved),
                 usage_spent=dict(self._spent),

@@ -8,7 +8,16 @@ from typing import TypeAlias
 from askonce._events import Listener
 from askonce._outcome import Outcome
 
-__all__ = ["AnswerDropped", "AnswerStored", "CallDone", "CorruptEntry", "Event", "Listener", "StoreFailed"]
+__all__ = [
+    "AnswerDropped",
+    "AnswerStored",
+    "BreakerChanged",
+    "CallDone",
+    "CorruptEntry",
+    "Event",
+    "Listener",
+    "StoreFailed",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +69,19 @@ class StoreFailed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerChanged:
+    """A remote store is left alone from now on, is tried with one call, or is used again.
+
+    Attributes:
+        store: its name.
+        state: "open", "half-open" or "closed".
+    """
+
+    store: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CorruptEntry:
     """A stored value was no entry of ours; it was deleted and counts as a miss.
 
@@ -72,4 +94,4 @@ class CorruptEntry:
     reason: str
 
 
-Event: TypeAlias = CallDone | AnswerStored | AnswerDropped | StoreFailed | CorruptEntry
+Event: TypeAlias = CallDone | AnswerStored | AnswerDropped | StoreFailed | BreakerChanged | CorruptEntry

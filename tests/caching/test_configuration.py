@@ -41,7 +41,7 @@ BAD = {
     "mode": ["ON", "", None, 5, [], {}, "cache"],
     "coalesce": ["fleets", "", None, True, [], {}],
     "secret": ["short", b"", 5, [], True],
-    "store_timeout": [-1, "soon", None, True, math.inf, []],
+    "store_timeout": [0, "0s", -1, "soon", None, True, math.inf, []],
 }
 
 

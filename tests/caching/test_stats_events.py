@@ -226,7 +226,8 @@ def test_events_are_values_and_all_of_them_are_public():
     with pytest.raises(AttributeError):
         AnswerStored(key="k", size=1).size = 2
     assert set(events_module.__all__) == {
-        "AnswerDropped", "AnswerStored", "CallDone", "CorruptEntry", "Event", "Listener", "StoreFailed",
+        "AnswerDropped", "AnswerStored", "BreakerChanged", "CallDone", "CorruptEntry", "Event", "Listener",
+        "StoreFailed",
     }  # fmt: skip
 
 

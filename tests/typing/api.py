@@ -25,7 +25,16 @@ from askonce import (
     using,
 )
 from askonce.doors import AsyncExchange, Exchange, Opened, Reader, Reply, cache_status
-from askonce.events import AnswerDropped, AnswerStored, CallDone, CorruptEntry, Event, Listener, StoreFailed
+from askonce.events import (
+    AnswerDropped,
+    AnswerStored,
+    BreakerChanged,
+    CallDone,
+    CorruptEntry,
+    Event,
+    Listener,
+    StoreFailed,
+)
 from askonce.stores.disk import DiskStore
 from askonce.stores.memory import MemoryStore
 from askonce.stores.protocol import Health, Item, Store, Stored
@@ -160,6 +169,8 @@ def listen(cache: Cache) -> Callable[[], None]:
                 assert_type(reason, str)
             case StoreFailed(store=store, operation=operation, error=error):
                 assert_type((store, operation, error), tuple[str, str, str])
+            case BreakerChanged(store=store, state=state):
+                assert_type((store, state), tuple[str, str])
 
     typed: Listener = listener
     return cache.subscribe(typed)

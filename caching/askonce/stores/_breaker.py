@@ -26,7 +26,7 @@ _LONGEST_PAUSE: Final = 30.0
 _JITTER: Final = 0.25  # pauses are shorter by up to this share: a fleet must not probe at the same moment
 
 
-def _chance() -> float:
+def _draw() -> float:
     from random import random  # noqa: PLC0415 - only when something opens
 
     return random()  # noqa: S311
@@ -62,7 +62,7 @@ class Breaker:
         *,
         lease: float,
         clock: Callable[[], float] = time.monotonic,
-        chance: Callable[[], float] = _chance,
+        chance: Callable[[], float] = _draw,
     ) -> None:
         self._changed = changed
         self._lease = lease
@@ -91,7 +91,7 @@ class Breaker:
 
     def admit(self) -> int | None:
         """A ticket to try the store with, to be reported on; None: leave the store alone."""
-        if self._state == "closed":
+        if self.state == "closed":
             return self._generation  # no lock: if it opens right now, the ticket is an old one
         with self._lock:
             now = self._clock()

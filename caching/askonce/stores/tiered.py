@@ -64,14 +64,18 @@ class Tiers:
                 return found
         return None
 
-    async def set(self, key: str, value: bytes, expires_at: float | None) -> None:
-        """To every tier, the last one first: a front tier never knows more than the back."""
+    async def set(self, key: str, value: bytes, expires_at: float | None) -> bool:
+        """To every tier, the last one first: a front tier never knows more than the back.
+
+        Whether any tier took it.
+        """
+        kept = False
         if len(self.ports) > 1:
             self._epochs.bump(key)
         for port in reversed(self.ports[1:]):
-            await port.set(key, value, expires_at)
+            kept = await port.set(key, value, expires_at) or kept
             self._epochs.bump(key)
-        await self._front.set(key, value, expires_at)
+        return await self._front.set(key, value, expires_at) or kept
 
     async def delete(self, *keys: str) -> int:
         """From every tier; how many of the keys any tier had.

@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast, get_args
 
+from askonce._deadline import time_left
 from askonce._errors import StoreError, not_allowed
 from askonce.stores.protocol import Health
 
@@ -41,9 +42,11 @@ class FlakyStore:
 
     Args:
         inner: the store that does the work.
-        delay: seconds each operation takes longer; `recover()` wakes those that still wait.
+        delay: seconds each operation takes longer; `recover()` wakes those that still wait. Within a
+            call, it raises TimeoutError when the call's time for stores is over.
         blocking: what the store says of itself. True, so that event loops give it worker threads: a
             delay would otherwise stop the loop.
+        remote: whether it says that it is reached through a network; None: as `blocking`.
 
     Example:
         store = FlakyStore(MemoryStore())
@@ -53,9 +56,12 @@ class FlakyStore:
         assert store.calls["get"] == 1
     """
 
-    def __init__(self, inner: Store, *, delay: float = 0.0, blocking: bool = True) -> None:
+    def __init__(
+        self, inner: Store, *, delay: float = 0.0, blocking: bool = True, remote: bool | None = None
+    ) -> None:
         self.inner = inner
         self._blocking = blocking
+        self._remote = blocking if remote is None else remote
         self._lock = threading.Lock()
         self._calls: Counter[str] = Counter()
         self._failures: dict[str, tuple[BaseException | type[BaseException], int | None]] = {}
@@ -77,6 +83,11 @@ class FlakyStore:
     def blocking(self) -> bool:
         """As given."""
         return self._blocking
+
+    @property
+    def remote(self) -> bool:
+        """As given."""
+        return self._remote
 
     @property
     def calls(self) -> Counter[str]:
@@ -175,7 +186,12 @@ class FlakyStore:
             delay = self._delays.get(operation, 0.0)
             awake = self._awake
         if delay:
-            awake.wait(delay)
+            # As a network store does: no wait is longer than what the guard leaves.
+            left = time_left()
+            if left is None or left >= delay:
+                awake.wait(delay)
+            elif not awake.wait(left):
+                raise TimeoutError("the store hangs")
         with self._lock:
             error, times = self._failures.get(operation, (None, None))
             if times is not None and error is not None:
