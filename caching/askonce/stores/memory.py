@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from askonce._clock import Clock, wall
 from askonce._errors import not_allowed
 from askonce._fork import renew_after_fork
+from askonce._units import Duration, seconds
 from askonce.stores._expiry import ExpiryWheel
 from askonce.stores._s3fifo import ENTRY_OVERHEAD, MAX_USES, S3Fifo
 from askonce.stores.protocol import Health, Item, Stored
@@ -39,20 +40,28 @@ class MemoryStore:
         max_bytes: room for all entries, in bytes: characters of the key, bytes of the value, and 350 bytes
             for the bookkeeping of an entry, which makes the sum close to what the process really uses.
         max_entries: how many entries to keep at most.
+        max_life: how long an entry stays at most, whatever its expiry (seconds or "5m"; None: no bound).
+            For a front tier that shall look behind itself from time to time.
         clock: seconds since the epoch, for expiry.
 
     Raises:
-        ConfigurationError: a limit is not a positive whole number.
+        ConfigurationError: a limit is not a positive whole number, or a life no duration.
     """
 
     def __init__(
-        self, *, max_bytes: int = 256 << 20, max_entries: int = 1_000_000, clock: Clock = wall
+        self,
+        *,
+        max_bytes: int = 256 << 20,
+        max_entries: int = 1_000_000,
+        max_life: Duration | None = None,
+        clock: Clock = wall,
     ) -> None:
         for option, limit in (("max_bytes", max_bytes), ("max_entries", max_entries)):
             if type(limit) is not int or limit < 1:
                 raise not_allowed(option, limit, "a whole number from 1 up")
         self._max_bytes = max_bytes
         self._max_entries = max_entries
+        self._max_life = None if max_life is None else seconds("max_life", max_life)
         self._clock = clock
         self._lock = threading.Lock()
         self._queue = S3Fifo()
@@ -109,6 +118,9 @@ class MemoryStore:
             value = bytes(value)  # somebody's bytearray may change, a memoryview pins what it looks at
         charge = len(key) + len(value) + ENTRY_OVERHEAD
         now = self._clock()
+        longest = self._max_life
+        if longest is not None and (expires_at is None or expires_at > now + longest):
+            expires_at = now + longest
         with self._lock:
             queue, wheel = self._queue, self._wheel
             if not wheel.tick <= now < wheel.tick + 1:

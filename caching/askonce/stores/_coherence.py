@@ -1,0 +1,71 @@
+"""Front tiers that drop what other processes change in the stores behind them."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Protocol
+
+from askonce.stores.protocol import Announcing, Store
+
+_AT_ONCE = 1000
+
+
+class Epochs(Protocol):
+    """See `askonce.stores.tiered.Epochs`."""
+
+    def bump(self, key: str) -> None: ...
+    def bump_all(self) -> None: ...
+
+
+class Coherence:
+    """Listens to the tiers that several processes share, on behalf of those in front of them.
+
+    It holds for as long as this object lives: a store that outlives a cache does not keep its front tiers.
+
+    Args:
+        stores: the tiers, front first.
+        epochs: told before *and* after a front tier drops a key, so that a copy that is on its way up at
+            that moment is not kept.
+    """
+
+    def __init__(self, stores: Sequence[Store], epochs: Epochs) -> None:
+        self._stores = tuple(stores)
+        self._epochs = epochs
+        for depth, store in enumerate(stores):
+            if depth and isinstance(store, Announcing):
+                _Ear(self, store, depth)
+
+    def changed(self, depth: int, keys: tuple[str, ...] | None) -> None:
+        """Have the first `depth` tiers drop keys, or everything."""
+        fronts = self._stores[:depth]
+        if keys is None:
+            self._epochs.bump_all()
+            for front in fronts:
+                names = [*front.scan("")]
+                for start in range(0, len(names), _AT_ONCE):
+                    front.delete(*names[start : start + _AT_ONCE])
+            self._epochs.bump_all()
+            return
+        for key in keys:
+            self._epochs.bump(key)
+        for front in fronts:
+            front.delete(*keys)
+        for key in keys:
+            self._epochs.bump(key)
+
+
+class _Ear:
+    """Hears for a Coherence while that is there, and then hears no more."""
+
+    def __init__(self, owner: Coherence, store: Announcing, depth: int) -> None:
+        self._owner = weakref.ref(owner)
+        self._depth = depth
+        self._remove = store.listen(self.hear)
+
+    def hear(self, keys: tuple[str, ...] | None) -> None:
+        owner = self._owner()
+        if owner is None:
+            self._remove()
+        else:
+            owner.changed(self._depth, keys)
