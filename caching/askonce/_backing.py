@@ -12,6 +12,7 @@ from askonce._events import Events, inform, warn
 from askonce._stats import Counters
 from askonce.stores._bounded import Watch
 from askonce.stores._breaker import Breaker, State
+from askonce.stores._coherence import Coherence
 from askonce.stores.guard import Guard
 from askonce.stores.protocol import Health, Store, is_remote
 from askonce.stores.tiered import Epochs, Tiers
@@ -48,6 +49,7 @@ class Backing:
         ]
         self._watches = [watch for watch in watches if watch is not None]
         epochs = Epochs()
+        self._coherence = Coherence(stores, epochs)
         sync_ports = [sync_port(one) for one in stores]
         async_ports = [async_port(one) for one in stores]
         self.sync_tiers = Tiers(sync_ports, epochs)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack
+from typing import Final
 
 from askonce._bridge import Port, async_port, step, sync_port
 from askonce._errors import ConfigurationError, StoreError
+from askonce.stores._coherence import Coherence
 from askonce.stores.protocol import Health, Item, Store, Stored, is_remote
+
+
+_STRIPES: Final = 1024
 
 
 class Epochs:
@@ -20,15 +25,20 @@ class Epochs:
     __slots__ = ("_stripes",)
 
     def __init__(self) -> None:
-        self._stripes = [object() for _ in range(64)]
+        self._stripes = [object() for _ in range(_STRIPES)]
 
     def of(self, key: str) -> object:
         """The key's epoch, compared by identity."""
-        return self._stripes[hash(key) & 63]
+        return self._stripes[hash(key) % _STRIPES]
 
-    def bump(self, key: str) -> None:
-        """Say that the key is being written or deleted: one assignment, atomic on its own."""
-        self._stripes[hash(key) & 63] = object()
+    def bump(self, key: str) -> object:
+        """Say that the key is being written or deleted: one assignment, atomic on its own. The new epoch."""
+        epoch = self._stripes[hash(key) % _STRIPES] = object()
+        return epoch
+
+    def bump_all(self) -> None:
+        """Say that any key may have been."""
+        self._stripes = [object() for _ in range(_STRIPES)]
 
 
 class Tiers:
@@ -69,13 +79,20 @@ class Tiers:
 
         Whether any tier took it.
         """
+        if len(self.ports) == 1:
+            return await self._front.set(key, value, expires_at)
         kept = False
-        if len(self.ports) > 1:
-            self._epochs.bump(key)
+        epoch = self._epochs.bump(key)
         for port in reversed(self.ports[1:]):
             kept = await port.set(key, value, expires_at) or kept
-            self._epochs.bump(key)
-        return await self._front.set(key, value, expires_at) or kept
+            epoch = self._epochs.bump(key)
+        kept = await self._front.set(key, value, expires_at) or kept
+        if self._epochs.of(key) is not epoch:
+            # Somebody else wrote or deleted meanwhile, here or in another process: whose value stands in
+            # the last tier is not known, so none stands before it.
+            for port in self.ports[:-1]:
+                await port.delete(key)
+        return kept
 
     async def delete(self, *keys: str) -> int:
         """From every tier; how many of the keys any tier had.
@@ -140,9 +157,18 @@ class Tiers:
     async def set_many(self, items: Iterable[Item]) -> None:
         """To every tier, one batch each."""
         batch = list(items)
+        keys = [key for key, _, _ in batch]
+        epochs: list[object] = []
         for port in reversed(self.ports):
-            self._bump_all(key for key, _, _ in batch)
+            self._bump_all(keys)
+            epochs = [self._epochs.of(key) for key in keys]
             await port.set_many(batch)
+        overtaken = [
+            key for key, epoch in zip(keys, epochs, strict=True) if self._epochs.of(key) is not epoch
+        ]
+        if overtaken:
+            for port in self.ports[:-1]:
+                await port.delete(*overtaken)
 
     async def scan(self, prefix: str) -> list[str]:
         """The keys of all tiers, each once."""
@@ -171,6 +197,7 @@ class TieredStore:
             )
         self.tiers: tuple[Store, ...] = tiers
         self._epochs = Epochs()
+        self._coherence = Coherence(tiers, self._epochs)
         self._sync = Tiers([sync_port(store) for store in tiers], self._epochs)
         self._async = Tiers([async_port(store) for store in tiers], self._epochs)
 
