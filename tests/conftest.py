@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from servers.cluster import Cluster
     from servers.redis import RedisServer
     from servers.s3 import MotoServer, RcloneServer
+    from servers.sentinel import Sentinel
 
 # Here, not in the configuration: tests of the built wheel run with another path.
 sys.path.append(str(Path(__file__).parent))
@@ -53,6 +55,23 @@ def redis8() -> Iterator[RedisServer]:
     from servers.redis import redis_server
 
     yield from _share(redis_server("redis"))
+
+
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[Cluster]:
+    """Three masters of Valkey, each with a replica. Who is which may differ from test to test."""
+    from servers.cluster import cluster
+
+    yield from _share(cluster("valkey"))
+
+
+@pytest.fixture
+def sentinel() -> Iterator[Sentinel]:
+    """A master, a replica and three sentinels, new for each test: 2 s, and to mend one takes longer."""
+    from servers.sentinel import sentinel
+
+    with sentinel("valkey") as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import ssl
 import struct
 import threading
 from collections.abc import Coroutine
@@ -57,16 +56,16 @@ class Relay:
 
     host = LOOPBACK
 
-    def __init__(self, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, host: str, port: int) -> None:
         self.upstream = (host, port)
         self.connections = 0
         """Connections accepted so far."""
         self.port = 0
-        self._tls = tls
         self._open: set[Link] = set()
         self._links: set[Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
+        self._failures: list[BaseException] = []
+        self._listener: socket.socket | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
@@ -103,13 +102,27 @@ class Relay:
         self._thread.join(10)
         self._loop.close()
         self._thread = None
+        if self._failures:
+            raise RuntimeError(f"{self!r} failed itself") from self._failures[0]
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._accept, self.host, 0, ssl=self._tls)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._listener = socket.create_server((self.host, 0), backlog=512)
+        self._listener.setblocking(False)
+        self.port = self._listener.getsockname()[1]
+        self._start(self._accept())
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            self._failures.append(failure)
 
     async def _drop(self) -> None:
         for link in self._links:
@@ -118,31 +131,39 @@ class Relay:
         await asyncio.sleep(0)
 
     async def _end(self) -> None:
-        self._server.close()
-        await self._drop()
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        while self._tasks:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(self._tasks)
+        self._listener.close()
         # Transports close in the loop's next rounds; a closed loop would leave them to the collector.
-        for _ in range(3):
+        for _ in range(5):
             await asyncio.sleep(0)
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        link = Link(reader, writer)
-        self._links.add(link)
-        self._open.add(link)
-        task = asyncio.get_running_loop().create_task(self._serve(link))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    async def _accept(self) -> None:
+        # Not asyncio's own server: that one's connections are not ours to wait for and to end.
+        loop = asyncio.get_running_loop()
+        while True:
+            raw, _ = await loop.sock_accept(self._listener)
+            self.connections += 1
+            self._start(self._greet(raw))
+
+    async def _greet(self, raw: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader()
+        protocol = asyncio.StreamReaderProtocol(reader)
+        transport, _ = await loop.connect_accepted_socket(lambda: protocol, raw)
+        await self._serve(Link(reader, asyncio.StreamWriter(transport, protocol, reader, loop)))
 
     async def _serve(self, link: Link) -> None:
+        self._links.add(link)
+        self._open.add(link)
         pumps: list[asyncio.Task[None]] = []
         try:
             up: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(HELD)
             down: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(HELD)
             loop = asyncio.get_running_loop()
+            await self.greet(link)
             # The client is read from the start: its end is seen while the server is not reached.
             pumps.append(loop.create_task(self._read(link, link.reader, up, down=False)))
             await self.admit(link)
@@ -156,12 +177,13 @@ class Relay:
         except OSError:
             pass
         finally:
-            for pump in pumps:
-                pump.cancel()
-            await asyncio.gather(*pumps, return_exceptions=True)
+            # Before anything is awaited: here, too, the task may be cancelled.
             link.reset()
             self._open.discard(link)
             self._links.discard(link)
+            for pump in pumps:
+                pump.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
 
     async def _read(self, link: Link, reader: asyncio.StreamReader, queue, *, down: bool) -> None:
         loop = asyncio.get_running_loop()
@@ -187,6 +209,9 @@ class Relay:
             await finish(writer)
             raise ConnectionAbortedError
         writer.write_eof()
+
+    async def greet(self, link: Link) -> None:
+        """What comes before all else; may put other streams into the link."""
 
     def delay(self, *, down: bool) -> float:
         """Seconds that a chunk takes."""

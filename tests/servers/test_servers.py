@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from servers.chaos import ChaosProxy
 from servers.process import wait_until
 from servers.redis import impatient, redis_server
+from servers.sentinel import sentinel as one_sentinel
+from servers.tls import TLSRelay
 
 
 @contextmanager
@@ -234,6 +237,127 @@ class TestS3:
             proxy.cut(3000)
             with pytest.raises(BotoCoreError):
                 client.get_object(Bucket=bucket, Key="k")["Body"].read()
+
+
+@pytest.fixture
+def user(redis_cluster):
+    with redis_cluster.client(socket_timeout=1.0) as client:
+        yield client
+
+
+class TestCluster:
+    def test_answers_with_masters_and_replicas(self, redis_cluster, user):
+        assert len(redis_cluster.masters) == len(redis_cluster.replicas) == 3
+        for master in redis_cluster.masters:
+            key = redis_cluster.key_on(master)
+            user.set(key, "v")
+            assert user.get(key) == b"v"
+            assert len(redis_cluster.replicas_of(master)) == 1
+
+    def test_a_replica_takes_the_place_of_its_master(self, redis_cluster, user):
+        user.set("k", "v")
+        old = redis_cluster.master_of("k")
+        assert old.run("WAIT", 1, 1000) == 1
+        new = redis_cluster.failover(old)
+        assert redis_cluster.master_of("k") is new
+        with redis_cluster.client() as client:
+            assert client.get("k") == b"v"
+        redis_cluster.heal()
+        assert old.role() == "slave"
+
+    def test_a_paused_master(self, redis_cluster, user):
+        redis_cluster.master_of("k").pause()
+        with pytest.raises(redis.RedisError):
+            user.get("k")
+
+    def test_a_slot_moves(self, redis_cluster, user):
+        one, other, _ = redis_cluster.masters
+        redis_cluster.flush()
+        key = redis_cluster.key_on(one)
+        redis_cluster.move_slot(key, other)
+        assert user.set(key, "v")
+        redis_cluster.flush()
+        redis_cluster.move_slot(key, one)
+
+
+class TestSentinel:
+    def test_promotes_the_replica(self, sentinel):
+        with sentinel.client() as client:
+            client.set("k", "v")
+            assert client.wait(1, 1000) == 1
+        old = sentinel.master
+        new = sentinel.failover()
+        assert (sentinel.master, sentinel.replica) == (new, old)
+        with sentinel.client() as client:
+            assert client.get("k") == b"v"
+            assert client.set("k", "w")
+
+    def test_one_sentinel_with_passwords_on_redis(self):
+        with one_sentinel("redis", sentinels=1, password="p", sentinel_password="s") as whole:
+            with whole.client() as client:
+                assert client.set("k", "v")
+            (address,) = whole.addresses
+            with client_at(address) as client, pytest.raises(redis.AuthenticationError):
+                client.ping()
+
+
+class TestTLS:
+    def test_answers_those_who_know_the_authority(self, valkey):
+        with TLSRelay(*valkey.address) as relay:
+            with client_at(relay.address, ssl=True, ssl_ca_certs=relay.ca_file) as client:
+                assert client.set("k", "v" * 300_000)
+                assert client.get("k") == b"v" * 300_000
+                assert relay.open_connections == 1
+            with (
+                client_at(relay.address, ssl=True, ssl_ca_certs=relay.other_ca_file) as client,
+                pytest.raises(redis.ConnectionError, match="CERTIFICATE_VERIFY_FAILED"),
+            ):
+                client.ping()
+            with client_at(relay.address) as client, pytest.raises(redis.RedisError):
+                client.ping()
+
+    def test_a_wrong_host(self, valkey):
+        with (
+            TLSRelay(*valkey.address, names=("elsewhere.example",)) as relay,
+            client_at(relay.address, ssl=True, ssl_ca_certs=relay.ca_file, ssl_check_hostname=True) as client,
+            pytest.raises(redis.ConnectionError, match="CERTIFICATE_VERIFY_FAILED"),
+        ):
+            client.ping()
+
+    def test_client_certificates(self, valkey):
+        with TLSRelay(*valkey.address, client_certificate=True) as relay:
+            trust = {"ssl": True, "ssl_ca_certs": relay.ca_file}
+            with client_at(relay.address, **trust) as client, pytest.raises(redis.ConnectionError):
+                client.ping()
+            own = {"ssl_certfile": relay.client_cert_file, "ssl_keyfile": relay.client_key_file}
+            with client_at(relay.address, **trust, **own) as client:
+                assert client.ping()
+
+    def test_drop_resets_all(self, valkey):
+        with TLSRelay(*valkey.address) as relay:
+            context = ssl.create_default_context(cafile=relay.ca_file)
+            # Some Pythons read a reset as an end without goodbye; either is an error here.
+            strict = {"server_hostname": relay.host, "suppress_ragged_eofs": False}
+            with (
+                socket.create_connection(relay.address, timeout=1) as raw,
+                context.wrap_socket(raw, **strict) as caller,
+            ):
+                caller.sendall(b"PING\r\n")
+                assert caller.recv(99) == b"+PONG\r\n"
+                relay.drop()
+                with pytest.raises((ConnectionResetError, ssl.SSLEOFError)):
+                    caller.recv(99)
+
+    def test_faults_behind_it(self, valkey):
+        with (
+            ChaosProxy(*valkey.address) as proxy,
+            TLSRelay(*proxy.address) as relay,
+            client_at(relay.address, ssl=True, ssl_ca_certs=relay.ca_file) as client,
+        ):
+            assert client.ping()
+            proxy.black_hole()
+            with pytest.raises(redis.TimeoutError):
+                client.ping()
 
 
 class TestSharedServers:
