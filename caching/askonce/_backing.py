@@ -8,13 +8,15 @@ from contextlib import AsyncExitStack, ExitStack
 from typing import Final
 
 from askonce._bridge import async_port, sync_port
+from askonce._clock import Clock
+from askonce._errors import ConfigurationError
 from askonce._events import Events, inform, warn
 from askonce._stats import Counters
-from askonce.stores._bounded import Watch
+from askonce.stores._bounded import Peek, Watch
 from askonce.stores._breaker import Breaker, State
 from askonce.stores._coherence import Coherence
 from askonce.stores.guard import Guard
-from askonce.stores.protocol import Health, Store, is_remote
+from askonce.stores.protocol import Health, Leasing, Store, is_remote
 from askonce.stores.tiered import Epochs, Tiers
 
 _LEASES: Final = 2.0
@@ -26,7 +28,8 @@ class Backing:
     """One per cache.
 
     Args:
-        stores: front tier first.
+        stores: front tier first. Those that say so (`write`) are written behind.
+        clock: seconds since the epoch, for expiry.
         timeout: seconds that one call may lose to remote stores, all of them together.
         counters: where failures are counted.
         events: who is told of them.
@@ -38,11 +41,15 @@ class Backing:
         async_tiers: the same, for event loops.
     """
 
-    def __init__(self, stores: list[Store], *, timeout: float, counters: Counters, events: Events) -> None:
-        self.stores = stores
+    def __init__(
+        self, stores: list[Store], *, clock: Clock, timeout: float, counters: Counters, events: Events
+    ) -> None:
         self._counters = counters
         self._events = events
+        self._peeks: dict[str, Peek] = {}
         names = _distinct(store.name for store in stores)
+        stores = [self._behind(name, store, clock) for name, store in zip(names, stores, strict=True)]
+        self.stores = stores
         watches = [
             self._watch(name, timeout) if is_remote(store) else None
             for name, store in zip(names, stores, strict=True)
@@ -59,6 +66,21 @@ class Backing:
         )
         self.async_guard = Guard(
             async_ports, names, watches, epochs, self._trouble, timeout=timeout, awaits=True
+        )
+
+    def lessor(self) -> Leasing:
+        """The tier that says who leads among processes: the last one that can.
+
+        Raises:
+            ConfigurationError: when there is none.
+        """
+        for store in reversed(self.stores):
+            if isinstance(store, Leasing):
+                return store
+        names = ", ".join(store.name for store in self.stores)
+        raise ConfigurationError(
+            f"coalesce='fleet' is not allowed over {names}; allowed: with a store that processes share and "
+            "that is written through, such as redis:// or disk://"
         )
 
     def breakers(self) -> dict[str, str]:
@@ -85,6 +107,26 @@ class Backing:
             for port in self.async_tiers.ports:
                 closing.push_async_callback(port.close)
 
+    def _behind(self, name: str, store: Store, clock: Clock) -> Store:
+        """The store, with a queue before it if it wants one."""
+        if getattr(store, "write", "through") != "behind":
+            return store
+        from askonce.stores._behind import WriteBehind  # noqa: PLC0415 - most caches have no such store
+
+        if isinstance(store, WriteBehind):
+            self._peeks[name] = store.peek
+            return store
+
+        def lost(key: str, reason: str) -> None:
+            self._lost(name, key, reason)
+
+        def trouble(operation: str, error: Exception) -> None:
+            self._trouble(name, operation, error)
+
+        behind = WriteBehind(store, clock=clock, lost=lost, trouble=trouble)
+        self._peeks[name] = behind.peek
+        return behind
+
     def _watch(self, name: str, timeout: float) -> Watch:
         def changed(state: State) -> None:
             self._changed(name, state)
@@ -96,6 +138,7 @@ class Backing:
             breaker=breaker,
             trouble=self._trouble,
             skipped=self._counters.store_skip,
+            peek=self._peeks.get(name),
         )
 
     def _trouble(self, store: str, operation: str, error: Exception) -> None:
@@ -106,6 +149,14 @@ class Backing:
 
             self._events.emit(StoreFailed(store=store, operation=operation, error=name))
         warn("stores", "the %s store failed (%s: %s); calls go on without it", store, operation, name)
+
+    def _lost(self, store: str, key: str, reason: str) -> None:
+        self._counters.dropped(f"write-behind {reason}")
+        if self._events.wanted:
+            from askonce.events import AnswerDropped  # noqa: PLC0415
+
+            self._events.emit(AnswerDropped(key=key, reason=f"write-behind {reason}"))
+        warn("stores", "answers for the %s store were given up before they were written: %s", store, reason)
 
     def _changed(self, store: str, state: State) -> None:
         if self._events.wanted:

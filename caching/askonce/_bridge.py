@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from askonce._deadline import deadline, set_deadline
 from askonce._fork import renew_after_fork
-from askonce.stores.protocol import Health, Item, NativeAsync, Store, Stored, is_remote
+from askonce.stores.protocol import AsyncLeasing, Health, Item, Leasing, NativeAsync, Store, Stored, is_remote
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -52,6 +52,9 @@ class Port(Protocol):
     async def scan(self, prefix: str) -> list[str]: ...
     async def ping(self) -> Health: ...
     async def close(self) -> None: ...
+    @property
+    def leases(self) -> bool: ...
+    async def acquire(self, key: str, token: str, life: float) -> bool | None: ...
 
 
 def sync_port(store: Store) -> Port:
@@ -100,6 +103,13 @@ class _Inline:
 
     async def close(self) -> None:
         self._store.close()
+
+    @property
+    def leases(self) -> bool:
+        return isinstance(self._store, Leasing)
+
+    async def acquire(self, key: str, token: str, life: float) -> bool | None:
+        return self._store.acquire(key, token, life) if isinstance(self._store, Leasing) else None
 
 
 class _Threaded:
@@ -165,6 +175,15 @@ class _Threaded:
         if pool is not None:
             pool.shutdown(wait=False)
 
+    @property
+    def leases(self) -> bool:
+        return isinstance(self._store, Leasing)
+
+    async def acquire(self, key: str, token: str, life: float) -> bool | None:
+        if not isinstance(self._store, Leasing):
+            return None
+        return await self._run(self._store.acquire, key, token, life)
+
 
 def _until(when: float, call: Callable[..., T], *args: Any) -> T:
     """The call, in a worker thread, with the deadline of whoever waits for it."""
@@ -211,3 +230,10 @@ class _Native:
 
     async def close(self) -> None:
         await self._store.aclose()
+
+    @property
+    def leases(self) -> bool:
+        return isinstance(self._store, AsyncLeasing)
+
+    async def acquire(self, key: str, token: str, life: float) -> bool | None:
+        return await self._store.aacquire(key, token, life) if isinstance(self._store, AsyncLeasing) else None

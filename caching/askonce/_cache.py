@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from askonce._explain import Explanation
 
 _BATCH: Final = 200
-_COALESCE: Final = ("process", "off")
+_COALESCE: Final = ("process", "fleet", "off")
 _SCOPES: Final = ("shared", "credential")
 
 
@@ -55,7 +55,8 @@ class Cache:
             key), or a callable `(Request) -> str` that names the group.
         mode: "on"; "refresh" (always ask, store the new answer); "read_only" (never write);
             "offline" (never ask: a miss raises OfflineMiss); "off".
-        coalesce: "process": identical concurrent calls share one provider call; "off": they do not.
+        coalesce: "process": identical concurrent calls of this process share one provider call; "fleet":
+            those of all processes and hosts over the same `redis://` or `disk://` do; "off": none do.
         secret: keys become HMACs and stored answers are sealed with AES-256-GCM.
         store_timeout: seconds that one call may lose to network stores, all its operations together,
             connecting included.
@@ -105,6 +106,7 @@ class Cache:
         self._events = Events()
         self._backing = Backing(
             read_stores(store, clock),
+            clock=clock,
             timeout=self.store_timeout,
             counters=self._counters,
             events=self._events,
@@ -120,7 +122,8 @@ class Cache:
             clock=clock,
             ledger=Ledger(clock=clock, counters=self._counters, events=self._events),
             seal=seal,
-            coalesce=coalesce == "process",
+            coalesce=coalesce != "off",
+            lessor=self._backing.lessor() if coalesce == "fleet" else None,
         )
         self._clock = clock
         self._seal = seal
@@ -270,10 +273,12 @@ class Cache:
 
     def close(self) -> None:
         """Give back files and connections. The cache may be used again; it reopens what it needs."""
+        self._flow.close()
         self._backing.close()
 
     async def aclose(self) -> None:
         """`close`, for event loops."""
+        self._flow.close()
         await self._backing.aclose()
 
     def __enter__(self) -> Self:

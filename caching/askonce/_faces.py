@@ -21,6 +21,8 @@ _CHECK_SECONDS: Final = 1.0
 _MAX_BACKGROUND: Final = 8
 
 Work = Callable[[], Coroutine[Any, Any, None]]
+Register = Callable[[Callable[[], None]], Callable[[], None]]
+"""Takes what is called to wake somebody; returns what ends that."""
 
 
 class Face(Protocol):
@@ -31,6 +33,7 @@ class Face(Protocol):
     async def open(self, exchange: Any) -> Opened: ...
     async def again(self, exchange: Any) -> Opened: ...
     async def wait(self, flight: Flight, patience: float | None) -> State | None: ...
+    async def pause(self, register: Register, seconds: float) -> bool: ...
     async def read(self, reader: Reader, patience: float | None) -> bytes | None: ...
     async def leave(self, reader: Reader) -> None: ...
     def spawn(self, work: Work, over: Callable[[], None]) -> bool: ...
@@ -71,6 +74,15 @@ class SyncFace:
             if patience is not None and waited >= patience:
                 return None
         return flight.state
+
+    async def pause(self, register: Register, seconds: float) -> bool:
+        """Until woken, at most `seconds`; whether it was woken."""
+        woken = threading.Event()
+        remove = register(woken.set)
+        try:
+            return woken.wait(seconds)
+        finally:
+            remove()
 
     async def read(self, reader: Reader, patience: float | None) -> bytes | None:
         return reader.read(patience)
@@ -137,6 +149,19 @@ class AsyncFace:
             if patience is not None and waited >= patience:
                 return None
         return flight.state
+
+    async def pause(self, register: Register, seconds: float) -> bool:
+        """See SyncFace.pause."""
+        import asyncio  # noqa: PLC0415
+
+        loop = _loop()
+        woken: Future[None] = loop.create_future()
+        remove = register(waker(loop, woken))
+        try:
+            await asyncio.wait([woken], timeout=seconds)
+        finally:
+            remove()
+        return woken.done()
 
     async def read(self, reader: Reader, patience: float | None) -> bytes | None:
         return await reader.aread(patience)

@@ -80,6 +80,7 @@ class Flight:
 
     __slots__ = (
         "__weakref__",
+        "_ended",
         "_lock",
         "_stream",
         "_wakers",
@@ -100,6 +101,7 @@ class Flight:
         self.head: list[tuple[bytes, bytes]] = []  # a stream's response headers, for those who read along
         self._stream: weakref.ref[SharedStream] | None = None
         self._wakers: list[Wake] = []
+        self._ended: weakref.finalize[[], Flight] | None = None
         self._lock = lock
 
     @property
@@ -112,6 +114,15 @@ class Flight:
         """True once it landed, failed or was released; nothing changes it after that."""
         return self.state not in {State.PENDING, State.LIVE}
 
+    def on_end(self, tell: Callable[[], None]) -> None:
+        """Have `tell()` called when it is over, or is forgotten without having ended. It must not block."""
+        with self._lock:
+            if not self.over:
+                self._ended = weakref.finalize(self, tell)
+                self._ended.atexit = False
+                return
+        tell()
+
     def add_waker(self, wake: Wake) -> bool:
         """Have `wake()` called at the next change of state; False when there was one already."""
         with self._lock:
@@ -119,6 +130,11 @@ class Flight:
                 return False
             self._wakers.append(wake)
             return True
+
+    def tell_end(self) -> None:
+        """Call what `on_end` was given, once."""
+        if self._ended is not None:
+            self._ended()
 
     def change(self, state: State, stream: weakref.ref[SharedStream] | None = None) -> list[Wake]:
         """Go to a state; who has to be woken. Only under the table's lock."""
@@ -242,6 +258,7 @@ class Flights:
             if self._flying.get(flight.key) is flight:
                 del self._flying[flight.key]
             wakers = flight.change(state)
+        flight.tell_end()
         _wake_all(wakers)
 
 

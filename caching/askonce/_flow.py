@@ -16,7 +16,7 @@ Nothing here raises because of a store, and nothing waits for ever.
 from __future__ import annotations
 
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from askonce import _codec
 from askonce._call import Call, Found
@@ -35,6 +35,10 @@ from askonce._ledger import Ledger
 from askonce._outcome import Outcome
 from askonce._seal import Seal
 from askonce._streaming import Streaming
+from askonce.stores.protocol import Leasing
+
+if TYPE_CHECKING:
+    from askonce._fleet import Fleet
 
 _OK: Final = 200
 
@@ -43,7 +47,14 @@ class Flow:
     """The algorithm with what it works on. One per cache; holds no state of single calls."""
 
     def __init__(
-        self, *, settings: Settings, clock: Clock, ledger: Ledger, seal: Seal | None, coalesce: bool
+        self,
+        *,
+        settings: Settings,
+        clock: Clock,
+        ledger: Ledger,
+        seal: Seal | None,
+        coalesce: bool,
+        lessor: Leasing | None = None,
     ) -> None:
         self.settings = settings
         self.flights = Flights()
@@ -53,6 +64,11 @@ class Flow:
         self._coalesce = coalesce
         self.decider = Decider(settings)
         self._hot = Hot(seal)
+        self._fleet: Fleet | None = None
+        if lessor is not None:
+            from askonce._fleet import Fleet  # noqa: PLC0415 - most caches serve one process
+
+            self._fleet = Fleet(lessor, self._read)
         self._keeper = Keeper(settings=settings, clock=clock, flights=self.flights, ledger=ledger, seal=seal)
         self._streaming = Streaming(flights=self.flights, keeper=self._keeper, ledger=ledger)
 
@@ -89,6 +105,11 @@ class Flow:
     def forget(self) -> None:
         """Keep no decoded entries."""
         self._hot.forget()
+
+    def close(self) -> None:
+        """Give leases back."""
+        if self._fleet is not None:
+            self._fleet.close()
 
     # -- read -----------------------------------------------------------------------------------
 
@@ -147,6 +168,13 @@ class Flow:
                 found = await self._read(call)
                 if found is not None and found.fresh:
                     self.flights.land(flight, found.entry)
+                    return self._ledger.hit(call, "hit", "fresh", found)
+            if flight is not None and self._fleet is not None:
+                found, waited = await self._fleet.turn(call, flight)
+                if found is not None:
+                    self.flights.land(flight, found.entry)
+                    if waited:
+                        return self._ledger.followed(call, found.entry)
                     return self._ledger.hit(call, "hit", "fresh", found)
             return await self._ask(call, flight, stale, reason)
         except Exception as error:
@@ -220,6 +248,8 @@ class Flow:
                 if found is not None and found.fresh:
                     self.flights.land(flight, found.entry)
                     return
+            if self._fleet is not None and not await self._fleet.allows(call, flight):
+                return
             asked = time.perf_counter()
             opened = await call.face.again(call.exchange)
             if opened.status == _OK and opened.body is not None:

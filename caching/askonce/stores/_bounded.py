@@ -25,6 +25,8 @@ _UP: Final = 0.9
 
 Trouble: TypeAlias = Callable[[str, str, Exception], None]
 """Told of every failure: store name, operation, exception."""
+Peek: TypeAlias = Callable[[str], tuple[bool, Stored | None]]
+"""Looks for a key among the writes still to be made: whether it is there, and what will be there then."""
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -47,6 +49,7 @@ class Watch:
         breaker: the store's own.
         trouble: told of every failure.
         skipped: told of every operation that was left out, with the store's name.
+        peek: looks into the queue of a store that is written behind.
         clock: seconds that never go back.
     """
 
@@ -55,6 +58,7 @@ class Watch:
     breaker: Breaker
     trouble: Trouble
     skipped: Callable[[str], None]
+    peek: Peek | None = None
     clock: Callable[[], float] = time.monotonic
 
 
@@ -103,6 +107,13 @@ class Bounded:
 
     async def close(self) -> None:
         await self.port.close()
+
+    @property
+    def leases(self) -> bool:
+        return self.port.leases
+
+    async def acquire(self, key: str, token: str, life: float) -> bool | None:
+        return await self._run("acquire", None, self.port.acquire, key, token, life)
 
     async def _run(self, operation: str, otherwise: T, work: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
         """The work's result; `otherwise` when it failed, took too long, or was not begun."""

@@ -17,6 +17,7 @@ from askonce._clock import Clock, wall
 from askonce._errors import StoreError, not_allowed
 from askonce.stores import _rows
 from askonce.stores._damage import Damaged
+from askonce.stores._lease_files import LeaseFiles
 from askonce.stores._sqlite import Database
 from askonce.stores.protocol import Health, Item, Stored
 
@@ -44,7 +45,7 @@ _LARGEST = 900 << 20
 """Bytes of one value, at most: SQLite ends at 10**9."""
 
 
-class DiskStore:
+class DiskStore(LeaseFiles):
     """A folder of SQLite files, shared by any number of threads and processes of one machine.
 
     Nothing is opened before the first use. The folder is created with mode 0700, its files with 0600.
@@ -79,6 +80,7 @@ class DiskStore:
             raise not_allowed("timeout", timeout, "seconds above 0")
         # Absolute from the start: a later chdir must not move the cache.
         self._folder = Path(path).expanduser().absolute()
+        super().__init__(self._folder / "leases")
         self._max_bytes = max_bytes
         self._clock = clock
         self._database = Database(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from askonce._bridge import Port
 from askonce.stores._bounded import Bounded, Budget, Trouble, Watch
+from askonce.stores._queued import Queued
 from askonce.stores.protocol import Health, Item, Stored
 from askonce.stores.tiered import Epochs, Tiers
 
@@ -67,6 +68,17 @@ class Guarded:
     async def close(self) -> None:
         await self._port.close()
 
+    @property
+    def leases(self) -> bool:
+        return self._port.leases
+
+    async def acquire(self, key: str, token: str, life: float) -> bool | None:
+        try:
+            return await self._port.acquire(key, token, life)
+        except Exception as error:  # noqa: BLE001
+            self._trouble(self.name, "acquire", error)
+            return None
+
 
 class Guard:
     """The tiers as the calls of one side see them.
@@ -117,4 +129,7 @@ def _local(guarded: Guarded) -> Callable[[Budget], Port]:
 
 
 def _remote(port: Port, watch: Watch, awaits: bool) -> Callable[[Budget], Port]:
-    return lambda budget: Bounded(port, watch, awaits, budget)
+    peek = watch.peek
+    if peek is None:
+        return lambda budget: Bounded(port, watch, awaits, budget)
+    return lambda budget: Queued(port, watch, awaits, budget, peek)

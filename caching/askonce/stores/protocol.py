@@ -161,7 +161,10 @@ class Announcing(Protocol):
 
 @runtime_checkable
 class Leasing(Protocol):
-    """For stores in which one process among several can be made the leader of a call."""
+    """For stores in which one process among several can be made the leader of a call.
+
+    A `NativeAsync` store has `aacquire` as well. The rest is done by a thread that keeps the leases.
+    """
 
     def acquire(self, key: str, token: str, life: float) -> bool:
         """Take the lease of a key for `life` seconds; False when somebody has it."""
@@ -175,13 +178,18 @@ class Leasing(Protocol):
         """Give it back, if it is ours, and wake those who wait for it."""
         ...
 
-    async def aacquire(self, key: str, token: str, life: float) -> bool: ...
-    async def arenew(self, key: str, token: str, life: float) -> bool: ...
-    async def arelease(self, key: str, token: str) -> None: ...
-
     def on_release(self, key: str, wake: Callable[[], None]) -> Callable[[], None]:
         """Have `wake` called, from any thread, when the lease of a key may be free; returns the way out.
 
         A hint: whoever waits looks again from time to time as well.
         """
+        ...
+
+
+@runtime_checkable
+class AsyncLeasing(Leasing, Protocol):
+    """The async face of it, for `NativeAsync` stores."""
+
+    async def aacquire(self, key: str, token: str, life: float) -> bool:
+        """See `Leasing.acquire`."""
         ...

@@ -270,14 +270,6 @@ class RedisStore:
         """See `Leasing.acquire`."""
         return _granted(await self._arun(self._leases.acquire(key, token, life)))
 
-    async def arenew(self, key: str, token: str, life: float) -> bool:
-        """See `Leasing.renew`."""
-        return _granted(await self._arun(self._leases.renew(key, token, life)))
-
-    async def arelease(self, key: str, token: str) -> None:
-        """See `Leasing.release`."""
-        await self._arun(self._leases.release(key, token))
-
     def on_release(self, key: str, wake: Callable[[], None]) -> Callable[[], None]:
         """See `Leasing.on_release`."""
         return self._listener.on_release(key, wake)

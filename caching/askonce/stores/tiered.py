@@ -11,7 +11,6 @@ from askonce._errors import ConfigurationError, StoreError
 from askonce.stores._coherence import Coherence
 from askonce.stores.protocol import Health, Item, Store, Stored, is_remote
 
-
 _STRIPES: Final = 1024
 
 
@@ -93,6 +92,13 @@ class Tiers:
             for port in self.ports[:-1]:
                 await port.delete(key)
         return kept
+
+    async def acquire(self, key: str, token: str, life: float) -> bool | None:
+        """Take a key's lease in the last tier that has such; None when there is none, or it failed."""
+        for port in reversed(self.ports):
+            if port.leases:
+                return await port.acquire(key, token, life)
+        return None
 
     async def delete(self, *keys: str) -> int:
         """From every tier; how many of the keys any tier had.

@@ -79,7 +79,7 @@ def user_cache_folder() -> str:
 
 
 _SCHEMES: Final[dict[str, tuple[Callable[[str, dict[str, Any], Clock], Store], dict[str, Reader]]]] = {
-    "memory": (_memory, {"max_bytes": size, "max_entries": _count}),
+    "memory": (_memory, {"max_bytes": size, "max_entries": _count, "max_life": seconds}),
     "disk": (_disk, {"max_bytes": size, "timeout": seconds}),
     "diskcache": (_diskcache, {"max_bytes": size, "timeout": seconds}),
     "s3": (
