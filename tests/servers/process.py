@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import os
 import random
 import shutil
@@ -12,7 +10,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,12 +19,13 @@ from typing import Any
 
 import pytest
 
+from servers import watchdog
+
 LOOPBACK = "127.0.0.1"
 PORTS = range(11_000, 22_000)
 """Below the ports that systems give to outgoing connections, else a restart may find its port taken; the
 bus of a cluster (port + 10000) is below them as well."""
 BUS = 10_000
-_SIGKILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 
 def free_port() -> int:
@@ -114,7 +112,7 @@ class Server(ABC):
                 start_new_session=True,
             )
         self.paused = False
-        _watchdog.add(self.pid)
+        watchdog.add(self.pid, self.folder)
         try:
             wait_until(self._settled, f"an answer of {self!r}", timeout=timeout)
         except Exception as failure:
@@ -143,7 +141,7 @@ class Server(ABC):
             self._process.kill()
         self._process.wait(10)
         self.paused = False
-        _watchdog.remove(self.pid)
+        watchdog.remove(self.pid)
 
     def restart(self) -> None:
         """Kill and start again, on the same port and in the same folder."""
@@ -200,58 +198,3 @@ def wait_until(
         if monotonic() > end:
             raise TimeoutError(f"waited {timeout} s for {what}")
         sleep(every)
-
-
-class _Watchdog:
-    """Ends the servers when the test run is gone, however it went.
-
-    A process of its own that reads a pipe: the pipe's end is the run's end. The kernel's parent-death
-    signal would end servers with the thread that started them, and exists on Linux only.
-    """
-
-    _CODE = """if True:
-        import os, sys
-        pids = set()
-        for line in sys.stdin:
-            (pids.add if line[0] == "+" else pids.discard)(int(line[1:]))
-        for pid in pids:
-            try:
-                os.kill(pid, int(sys.argv[1]))
-            except OSError:
-                pass
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._owner = os.getpid()
-
-    def add(self, pid: int) -> None:
-        self._tell(f"+{pid}\n")
-
-    def remove(self, pid: int) -> None:
-        self._tell(f"-{pid}\n")
-
-    def _tell(self, line: str) -> None:
-        with self._lock:
-            if self._process is None:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", "-c", self._CODE, str(int(_SIGKILL))],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    start_new_session=True,
-                )
-                atexit.register(self._close)
-            self._process.stdin.write(line.encode())
-            self._process.stdin.flush()
-
-    def _close(self) -> None:
-        # A forked child has a copy of this object; the servers are its parent's.
-        if self._process is not None and os.getpid() == self._owner:
-            with contextlib.suppress(OSError):
-                self._process.stdin.close()
-            self._process.wait(10)
-
-
-_watchdog = _Watchdog()

@@ -14,12 +14,18 @@ from redis.retry import Retry
 from servers.binaries import Kind, redis_like
 from servers.process import Server, running
 
-__all__ = ["RedisServer", "impatient", "redis_server"]
+__all__ = ["RedisServer", "client_at", "impatient", "redis_server"]
 
 
 def impatient(**options: Any) -> dict[str, Any]:
     """Options for a redis-py client that gives up early and retries nothing."""
     return {"socket_timeout": 5.0, "socket_connect_timeout": 5.0, "retry": Retry(NoBackoff(), 0), **options}
+
+
+def client_at(address: tuple[str, int], **options: Any) -> redis.Redis:
+    """A client of this address, which may be a relay's, that waits 0.3 s at most. Use it in `with`."""
+    host, port = address
+    return redis.Redis(host=host, port=port, **impatient(**{"socket_timeout": 0.3, **options}))
 
 
 class RedisServer(Server):

@@ -15,6 +15,8 @@ from servers.process import LOOPBACK
 CHUNK = 65_536
 HELD = 16
 """Chunks that one direction of a connection holds before reading stops."""
+Chunks = asyncio.Queue[tuple[float, bytes]]
+"""Each with the time at which it is due; the last one is empty."""
 
 
 class Link:
@@ -160,8 +162,8 @@ class Relay:
         self._open.add(link)
         pumps: list[asyncio.Task[None]] = []
         try:
-            up: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(HELD)
-            down: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(HELD)
+            up: Chunks = asyncio.Queue(HELD)
+            down: Chunks = asyncio.Queue(HELD)
             loop = asyncio.get_running_loop()
             await self.greet(link)
             # The client is read from the start: its end is seen while the server is not reached.
@@ -185,7 +187,7 @@ class Relay:
                 pump.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)
 
-    async def _read(self, link: Link, reader: asyncio.StreamReader, queue, *, down: bool) -> None:
+    async def _read(self, link: Link, reader: asyncio.StreamReader, queue: Chunks, *, down: bool) -> None:
         loop = asyncio.get_running_loop()
         try:
             while data := await reader.read(CHUNK):
@@ -195,7 +197,7 @@ class Relay:
                 self._open.discard(link)
         await queue.put((loop.time() + self.delay(down=down), b""))
 
-    async def _write(self, link: Link, writer: asyncio.StreamWriter, queue, *, down: bool) -> None:
+    async def _write(self, link: Link, writer: asyncio.StreamWriter, queue: Chunks, *, down: bool) -> None:
         loop = asyncio.get_running_loop()
         while True:
             due, data = await queue.get()
