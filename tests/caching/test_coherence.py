@@ -22,7 +22,7 @@ class Process:
 
     def ready(self):
         self.store.get("nothing")
-        wait_for(lambda: self.redis._listener.connected)  # noqa: SLF001
+        wait_for(lambda: self.redis._listener.connected)
         return self
 
 
@@ -88,7 +88,7 @@ def test_after_a_lost_connection_nothing_older_is_served_from_memory(request):
     process.store.set("key", b"value", None)
     server.run("CLIENT", "KILL", "TYPE", "pubsub")
     wait_for(lambda: process.memory.get("key") is None)
-    wait_for(lambda: process.redis._listener.connected)  # noqa: SLF001
+    wait_for(lambda: process.redis._listener.connected)
     assert process.store.get("key").tier == "redis"
     process.store.close()
 

@@ -1,4 +1,4 @@
-"""The Redis store passes the suite: Valkey and Redis, a Cluster, Sentinel, a socket, TLS, the caller's clients."""
+"""The Redis store passes the suite: Valkey, Redis, a Cluster, and over a client of the caller's."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any, Final, Protocol
 
 from askonce._deadline import time_left
+from askonce.stores._redis_connect import Maker
 from askonce.stores._redis_sync import Link
 from askonce.stores._redis_wire import Command, demoted, raised, scanned
 from askonce.stores._workers import Workers
@@ -28,8 +29,8 @@ class AsyncLink(Protocol):
 class AsyncDirectLink:
     """`DirectLink`, for one event loop. Whoever has a deadline is cancelled by the guard when it comes."""
 
-    def __init__(self, make: Callable[[], Any], *, limit: int, timeout: float) -> None:
-        self._make = make
+    def __init__(self, maker: Maker, *, limit: int, timeout: float) -> None:
+        self._maker = maker
         self._limit = limit
         self._timeout = timeout
         self._idle: list[Any] = []
@@ -145,7 +146,7 @@ class AsyncDirectLink:
             task.add_done_callback(self._connecting.discard)
 
     async def _connected(self) -> Any:
-        connection = self._make()
+        connection = self._maker.make()
         try:
             async with asyncio.timeout(self._timeout):
                 await connection.connect()
@@ -182,6 +183,9 @@ class AsyncDirectLink:
             task.cancel()
             with suppress(asyncio.CancelledError, Exception):
                 await task
+        for helper in self._maker.helpers:
+            await helper.connection_pool.disconnect()
+        await asyncio.sleep(0)  # a transport ends one turn of the loop after it was closed
 
 
 class AsyncClientLink:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Final
 
@@ -23,6 +24,19 @@ def redis_package() -> Any:
         return import_module("redis")
     except ImportError as error:
         raise missing_extra("redis", "redis", "RedisStore") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """What makes connections.
+
+    Attributes:
+        make: makes one, not yet connected.
+        helpers: clients that it asks where to connect to; closed with the connections.
+    """
+
+    make: Callable[[], Any]
+    helpers: Sequence[Any] = ()
 
 
 class Connector:
@@ -56,27 +70,27 @@ class Connector:
             "retry": import_module(retry).Retry(import_module("redis.backoff").NoBackoff(), 0),
         }
 
-    def maker(self) -> Callable[[], Any]:
+    def maker(self) -> Maker:
         """Makes connections for threads."""
         return self._maker("redis.connection", "redis.sentinel", deadlines=False)
 
-    def async_maker(self) -> Callable[[], Any]:
+    def async_maker(self) -> Maker:
         """Makes connections for the running event loop."""
         return self._maker("redis.asyncio.connection", "redis.asyncio.sentinel", deadlines=True)
 
-    def _maker(self, connections: str, sentinels: str, *, deadlines: bool) -> Callable[[], Any]:
+    def _maker(self, connections: str, sentinels: str, *, deadlines: bool) -> Maker:
         address = self.address
         options = {**self._options, **self._waits(deadlines=deadlines)}
         if address.kind == "sentinel":
             return self._master_maker(import_module(sentinels), options, deadlines=deadlines)
         module = import_module(connections)
         if address.kind == "unix":
-            return lambda: module.UnixDomainSocketConnection(**options)
+            return Maker(lambda: module.UnixDomainSocketConnection(**options))
         kind = module.SSLConnection if address.tls else module.Connection
         ((host, port),) = address.nodes
-        return lambda: kind(host=host, port=port, socket_keepalive=True, **options)
+        return Maker(lambda: kind(host=host, port=port, socket_keepalive=True, **options))
 
-    def _master_maker(self, module: Any, options: dict[str, Any], *, deadlines: bool) -> Callable[[], Any]:
+    def _master_maker(self, module: Any, options: dict[str, Any], *, deadlines: bool) -> Maker:
         address = self.address
         waits = self._waits(deadlines=deadlines)
         tls = {"ssl": True, **{name: value for name, value in options.items() if name.startswith("ssl_")}}
@@ -89,7 +103,7 @@ class Connector:
         def make() -> Any:  # holds the pool, of which the connections know only weakly
             return pool.connection_class(**pool.connection_kwargs)
 
-        return make
+        return Maker(make, sentinel.sentinels)
 
     def cluster(self) -> Any:
         """A client of a Cluster, for threads. Asks for the cluster's nodes at once."""
@@ -121,7 +135,7 @@ class Connector:
     def listening(self) -> Any:
         """A connection to subscribe with, not yet connected; any node of a Cluster hears all messages."""
         if self.address.kind != "cluster":
-            return self.maker()()
+            return self.maker().make()
         client = self.cluster()
         try:
             node = client.get_default_node()

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol, TypeVar
 from askonce._deadline import time_left
 from askonce._errors import StoreError
 from askonce._fork import renew_after_fork
+from askonce.stores._redis_connect import Maker
 from askonce.stores._redis_wire import Command, demoted, raised, scanned
 from askonce.stores._workers import Workers
 
@@ -37,13 +38,13 @@ class DirectLink:
     on a worker thread: whoever gives up waiting leaves it to the next caller.
 
     Args:
-        make: makes a connection, not yet connected.
+        maker: makes connections.
         limit: how many connections at most.
         timeout: seconds for an operation without a deadline.
     """
 
-    def __init__(self, make: Callable[[], Any], *, limit: int, timeout: float) -> None:
-        self._make = make
+    def __init__(self, maker: Maker, *, limit: int, timeout: float) -> None:
+        self._maker = maker
         self._limit = limit
         self._timeout = timeout
         self._workers = Workers(_CONNECTING_AT_ONCE, "askonce-redis-connect")
@@ -149,7 +150,7 @@ class DirectLink:
             raise
 
     def _connected(self, generation: int) -> Any:
-        connection = self._make()
+        connection = self._maker.make()
         try:
             connection.connect()
         except BaseException:
@@ -182,6 +183,8 @@ class DirectLink:
     def close(self) -> None:
         """Close what is idle; what is in use is closed when it is given back."""
         self._renew(self._generation)
+        for helper in self._maker.helpers:
+            helper.close()
         self._workers.close()
 
 
