@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
+from askonce.stores._behind import WriteBehind
 from askonce.stores.disk import DiskStore
 from askonce.stores.diskcache import DiskCacheStore
 from askonce.stores.memory import MemoryStore
@@ -20,6 +21,7 @@ ROOM = 64 << 20
 MAKERS = {
     "memory": lambda _, clock: MemoryStore(max_bytes=ROOM, max_entries=1000, clock=clock),
     "disk": lambda folder, clock: DiskStore(folder, max_bytes=ROOM, clock=clock, timeout=5.0),
+    "behind": lambda _, clock: WriteBehind(MemoryStore(clock=clock), clock=clock),
     "diskcache": lambda folder, clock: DiskCacheStore(folder, max_bytes=ROOM, clock=clock, timeout=5.0),
 }
 
