@@ -16,7 +16,7 @@ from askonce.stores._bounded import Peek, Watch
 from askonce.stores._breaker import Breaker, State
 from askonce.stores._coherence import Coherence
 from askonce.stores.guard import Guard
-from askonce.stores.protocol import Health, Leasing, Store, is_remote
+from askonce.stores.protocol import Health, Leasing, Store, Tallying, is_remote
 from askonce.stores.tiered import Epochs, Tiers
 
 _LEASES: Final = 2.0
@@ -82,6 +82,10 @@ class Backing:
             f"coalesce='fleet' is not allowed over {names}; allowed: with a store that processes share and "
             "that is written through, such as redis:// or disk://"
         )
+
+    def tallying(self) -> Tallying | None:
+        """The tier that keeps the figures of all processes: the last one that can."""
+        return next((store for store in reversed(self.stores) if isinstance(store, Tallying)), None)
 
     def breakers(self) -> dict[str, str]:
         """The state of each remote store's breaker."""

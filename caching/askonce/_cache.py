@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from functools import cached_property
-from itertools import islice
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final, Self
 
 from askonce import _clock
 from askonce._backing import Backing
@@ -14,31 +11,26 @@ from askonce._bridge import step
 from askonce._clock import Clock
 from askonce._control import Mode, check_mode, check_namespace, current_control
 from askonce._decision import Scope, Settings, considers
-from askonce._entry import Entry
 from askonce._errors import ConfigurationError, not_allowed
-from askonce._events import Events, Listener
+from askonce._events import Events
 from askonce._exchange import AsyncExchange, Exchange, Reply
 from askonce._faces import AsyncFace, SyncFace
 from askonce._flow import Flow
 from askonce._ledger import Ledger
+from askonce._operations import Operations
 from askonce._options import StoreSpec, read_secret, read_stores
 from askonce._policy import UNSET, Policy, Unset
 from askonce._request import Request
 from askonce._seal import Seal
-from askonce._stats import Counters, Stats
+from askonce._stats import Counters
+from askonce._totals import Totals
 from askonce._units import Duration, seconds
-from askonce.stores.protocol import Health
 
-if TYPE_CHECKING:
-    from askonce._admin import Admin
-    from askonce._explain import Explanation
-
-_BATCH: Final = 200
 _COALESCE: Final = ("process", "fleet", "off")
 _SCOPES: Final = ("shared", "credential")
 
 
-class Cache:
+class Cache(Operations):
     """A cache for questions to language models; every door takes one.
 
     Making one does no I/O. It may be used from any thread, any event loop, and after a fork. Close it
@@ -113,14 +105,13 @@ class Cache:
         )
         # Calls go through the guards, which never fail; operators want to see what fails.
         self._stores = self._backing.stores
-        self._sync_tiers = self._backing.sync_tiers
-        self._async_tiers = self._backing.async_tiers
         self._sync = SyncFace(self._backing.sync_guard)
         self._async = AsyncFace(self._backing.async_guard)
+        self._totals = Totals(self._backing.tallying(), namespace, self._counters)
         self._flow = Flow(
             settings=self._settings,
             clock=clock,
-            ledger=Ledger(clock=clock, counters=self._counters, events=self._events),
+            ledger=Ledger(clock=clock, counters=self._counters, events=self._events, totals=self._totals),
             seal=seal,
             coalesce=coalesce != "off",
             lessor=self._backing.lessor() if coalesce == "fleet" else None,
@@ -173,112 +164,18 @@ class Cache:
         """`ask`, for async doors on asyncio."""
         return await self._flow.run(self._async, exchange, current_control())
 
-    # -- for operators --------------------------------------------------------------------------
-
-    def stats(self) -> Stats:
-        """What happened in this process since the cache was made."""
-        return self._counters.snapshot(self._backing.breakers())
-
-    def subscribe(self, listener: Listener) -> Callable[[], None]:
-        """Have `listener(event)` called for every event (see `askonce.events`); returns the way out.
-
-        Called in the thread of the call, so it should be quick; what it raises is logged and dropped.
-        """
-        return self._events.subscribe(listener)
-
-    def ping(self) -> list[Health]:
-        """The health of every tier, front first."""
-        return self._backing.ping()
-
-    async def aping(self) -> list[Health]:
-        """`ping`, for event loops."""
-        return await self._backing.aping()
-
-    def delete(self, key: str) -> bool:
-        """Remove one entry from every tier; whether it was there."""
-        self._flow.forget()
-        return step(self._sync_tiers.delete(key)) > 0
-
-    async def adelete(self, key: str) -> bool:
-        """`delete`, for event loops."""
-        self._flow.forget()
-        return await self._async_tiers.delete(key) > 0
-
-    def invalidate(
-        self,
-        *,
-        model: str | None = None,
-        tag: str | None = None,
-        older_than: Duration | None = None,
-        url: str | None = None,
-    ) -> int:
-        """Remove the entries of this namespace that match every condition given; how many they were.
-
-        Args:
-            model: model name; `*` globs.
-            tag: a label given by `using(tags=...)`.
-            older_than: created longer ago than this.
-            url: where it was asked, without query; `*` globs.
-
-        Raises:
-            ConfigurationError: without any condition (that is `clear()`).
-        """
-        self._flow.forget()
-        matches = self._admin.matcher(model, tag, older_than, url)
-        return step(self._admin.invalidate(self._sync_tiers, matches))
-
-    async def ainvalidate(
-        self,
-        *,
-        model: str | None = None,
-        tag: str | None = None,
-        older_than: Duration | None = None,
-        url: str | None = None,
-    ) -> int:
-        """`invalidate`, for event loops."""
-        self._flow.forget()
-        matches = self._admin.matcher(model, tag, older_than, url)
-        return await self._admin.invalidate(self._async_tiers, matches)
-
-    def clear(self) -> int:
-        """Remove every entry of this namespace from every tier; how many they were."""
-        self._flow.forget()
-        return step(self._admin.clear(self._sync_tiers))
-
-    async def aclear(self) -> int:
-        """`clear`, for event loops."""
-        self._flow.forget()
-        return await self._admin.clear(self._async_tiers)
-
-    def entries(self) -> Iterator[tuple[str, Entry]]:
-        """The (key, entry) pairs of this namespace, a batch at a time; what cannot be read is left out."""
-        keys = iter(step(self._admin.keys(self._sync_tiers)))
-        while batch := list(islice(keys, _BATCH)):
-            yield from step(self._admin.load(self._sync_tiers, batch))
-
-    async def aentries(self) -> AsyncIterator[tuple[str, Entry]]:
-        """`entries`, for event loops."""
-        keys = iter(await self._admin.keys(self._async_tiers))
-        while batch := list(islice(keys, _BATCH)):
-            for pair in await self._admin.load(self._async_tiers, batch):
-                yield pair
-
-    def explain(self, request: Request) -> Explanation:
-        """Why a request is or is not answered from the cache: its nearest entry and what differs."""
-        return step(self._admin.explain(self._sync_tiers, request))
-
-    async def aexplain(self, request: Request) -> Explanation:
-        """`explain`, for event loops."""
-        return await self._admin.explain(self._async_tiers, request)
-
     def close(self) -> None:
         """Give back files and connections. The cache may be used again; it reopens what it needs."""
         self._flow.close()
+        self._totals.add()
         self._backing.close()
 
     async def aclose(self) -> None:
         """`close`, for event loops."""
+        import asyncio  # noqa: PLC0415
+
         self._flow.close()
+        await asyncio.to_thread(self._totals.add)
         await self._backing.aclose()
 
     def __enter__(self) -> Self:
@@ -296,11 +193,3 @@ class Cache:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
-
-    # -- inside ---------------------------------------------------------------------------------
-
-    @cached_property
-    def _admin(self) -> Admin:
-        from askonce._admin import Admin  # noqa: PLC0415 - most programs never operate on a cache
-
-        return Admin(settings=self._settings, clock=self._clock, seal=self._seal)

@@ -11,14 +11,16 @@ from askonce._events import Events
 from askonce._exchange import Reply
 from askonce._outcome import Outcome, Status
 from askonce._stats import Counters
+from askonce._totals import Totals
 from askonce._track import note
 
 
 class Ledger:
     """Writes outcomes; one per cache."""
 
-    def __init__(self, *, clock: Clock, counters: Counters, events: Events) -> None:
+    def __init__(self, *, clock: Clock, counters: Counters, events: Events, totals: Totals) -> None:
         self.counters = counters
+        self._totals = totals
         self._clock = clock
         self._events = events
 
@@ -106,6 +108,8 @@ class Ledger:
         )
         self.counters.outcome(outcome)
         note(outcome)
+        if call.started > self._totals.due:
+            self._totals.add_soon()
         if self._events.wanted:
             from askonce.events import CallDone  # noqa: PLC0415
 

@@ -21,7 +21,7 @@ _DEAD_TOO: Final = 10  # every so many looks
 if sys.platform == "win32":
     import msvcrt
 
-    def _lock(handle: int) -> bool:
+    def lock_file(handle: int) -> bool:
         """Lock an open file, without waiting; whether it is ours now."""
         try:
             msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
@@ -32,7 +32,7 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    def _lock(handle: int) -> bool:
+    def lock_file(handle: int) -> bool:
         """Lock an open file, without waiting; whether it is ours now."""
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -90,7 +90,7 @@ class LeaseFiles:
             handle = os.open(path, flags, 0o600)
         # The one who gave it back may have removed the file between our opening and locking it. Then
         # others lock another file of this name.
-        if _lock(handle) and _is_there(path, handle):
+        if lock_file(handle) and _is_there(path, handle):
             return handle
         os.close(handle)
         return None
@@ -163,7 +163,7 @@ class LeaseFiles:
         except OSError:
             return False
         try:
-            return not _lock(handle)
+            return not lock_file(handle)
         finally:
             os.close(handle)
 

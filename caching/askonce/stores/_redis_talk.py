@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from secrets import token_hex
-from typing import Any
+from typing import Any, cast
 
 from askonce._clock import Clock
 from askonce.stores import _redis_wire as wire
@@ -100,3 +100,19 @@ class Talk:
             for name, reply in zip(names, replies, strict=True)
             if wire.expiry(reply, now) is not None
         ]
+
+    def tally(self, name: str, counts: Mapping[str, float]) -> list[Command]:
+        key = b"tally!" + self._name(name)  # apart from the entries: no scan meets it
+        return [("HINCRBYFLOAT", key, wire.encoded(what), repr(number)) for what, number in counts.items()]
+
+    def tallies(self, name: str) -> list[Command]:
+        return [("HGETALL", b"tally!" + self._name(name))]
+
+    def tallied(self, replies: Sequence[Any]) -> dict[str, float]:
+        wire.raised(replies[0])
+        pairs = replies[0]
+        if not isinstance(pairs, dict):  # a connection gives a flat list, a client makes it a dict
+            pairs = dict(zip(pairs[::2], pairs[1::2], strict=True))
+        return {
+            wire.decoded(what): float(number) for what, number in cast("dict[bytes, bytes]", pairs).items()
+        }

@@ -19,6 +19,7 @@ from askonce.stores import _rows
 from askonce.stores._damage import Damaged
 from askonce.stores._lease_files import LeaseFiles
 from askonce.stores._sqlite import Database
+from askonce.stores._tally_files import TallyFiles
 from askonce.stores.protocol import Health, Item, Stored
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ _LARGEST = 900 << 20
 """Bytes of one value, at most: SQLite ends at 10**9."""
 
 
-class DiskStore(LeaseFiles):
+class DiskStore(LeaseFiles, TallyFiles):
     """A folder of SQLite files, shared by any number of threads and processes of one machine.
 
     Nothing is opened before the first use. The folder is created with mode 0700, its files with 0600.
@@ -80,7 +81,8 @@ class DiskStore(LeaseFiles):
             raise not_allowed("timeout", timeout, "seconds above 0")
         # Absolute from the start: a later chdir must not move the cache.
         self._folder = Path(path).expanduser().absolute()
-        super().__init__(self._folder / "leases")
+        LeaseFiles.__init__(self, self._folder / "leases")
+        TallyFiles.__init__(self, self._folder)
         self._max_bytes = max_bytes
         self._clock = clock
         self._database = Database(

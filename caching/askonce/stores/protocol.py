@@ -29,7 +29,7 @@ A store may say two more things about itself, as plain attributes:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
@@ -183,6 +183,19 @@ class Leasing(Protocol):
 
         A hint: whoever waits looks again from time to time as well.
         """
+        ...
+
+
+@runtime_checkable
+class Tallying(Protocol):
+    """For stores that can add up figures of many processes."""
+
+    def tally(self, name: str, counts: Mapping[str, float]) -> None:
+        """Add numbers to those under a name; what is not there begins at 0."""
+        ...
+
+    def tallies(self, name: str) -> dict[str, float]:
+        """The sums under a name."""
         ...
 
 

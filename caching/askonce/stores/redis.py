@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -38,8 +38,8 @@ class RedisStore:
     A value is written with its absolute expiry in front and with PX; keys begin with `prefix`, and nothing
     else in the server is touched. Every write is announced on the channel `<prefix>changes`, so that other
     processes' front tiers drop their copies. An ACL user needs `~<prefix>*`, `~lease!<prefix>*`,
-    `&<prefix>changes` and the commands GET MGET SET UNLINK GETRANGE SCAN PUBLISH SUBSCRIBE PING INFO TIME,
-    with EVAL for `coalesce="fleet"`.
+    `~tally!<prefix>*`, `&<prefix>changes`, and the commands GET MGET SET UNLINK GETRANGE SCAN PUBLISH
+    SUBSCRIBE PING INFO TIME HINCRBYFLOAT HGETALL, with EVAL PEXPIRE DEL for `coalesce="fleet"`.
 
     Args:
         url: where; see `askonce.stores._redis_address` for the forms. None: `redis://localhost:6379`, or the
@@ -273,6 +273,15 @@ class RedisStore:
     def on_release(self, key: str, wake: Callable[[], None]) -> Callable[[], None]:
         """See `Leasing.on_release`."""
         return self._listener.on_release(key, wake)
+
+    def tally(self, name: str, counts: Mapping[str, float]) -> None:
+        """See `Tallying.tally`."""
+        for reply in self._run(self._talk.tally(name, counts)):
+            wire.raised(reply)
+
+    def tallies(self, name: str) -> dict[str, float]:
+        """See `Tallying.tallies`."""
+        return self._talk.tallied(self._run(self._talk.tallies(name)))
 
     def __repr__(self) -> str:
         return f"<RedisStore {self._way}>"
