@@ -16,7 +16,7 @@ from askonce.stores._bounded import Peek, Watch
 from askonce.stores._breaker import Breaker, State
 from askonce.stores._coherence import Coherence
 from askonce.stores.guard import Guard
-from askonce.stores.protocol import Health, Leasing, Store, Tallying, is_remote
+from askonce.stores.protocol import Health, Leasing, Store, Tallying, is_remote, unwrapped
 from askonce.stores.tiered import Epochs, Tiers
 
 _LEASES: Final = 2.0
@@ -85,7 +85,8 @@ class Backing:
 
     def tallying(self) -> Tallying | None:
         """The tier that keeps the figures of all processes: the last one that can."""
-        return next((store for store in reversed(self.stores) if isinstance(store, Tallying)), None)
+        found = map(unwrapped, reversed(self.stores))
+        return next((store for store in found if isinstance(store, Tallying)), None)
 
     def breakers(self) -> dict[str, str]:
         """The state of each remote store's breaker."""

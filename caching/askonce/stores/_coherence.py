@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Sequence
 from typing import Protocol
 
-from askonce.stores.protocol import Announcing, Store
+from askonce.stores.protocol import Announcing, Store, unwrapped
 
 _AT_ONCE = 1000
 
@@ -33,8 +33,9 @@ class Coherence:
         self._stores = tuple(stores)
         self._epochs = epochs
         for depth, store in enumerate(stores):
-            if depth and isinstance(store, Announcing):
-                _Ear(self, store, depth)
+            source = unwrapped(store)
+            if depth and isinstance(source, Announcing):
+                _Ear(self, source, depth)
 
     def changed(self, depth: int, keys: tuple[str, ...] | None) -> None:
         """Have the first `depth` tiers drop keys, or everything."""

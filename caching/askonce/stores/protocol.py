@@ -120,6 +120,13 @@ class Store(Protocol):
         ...
 
 
+def unwrapped(store: Store) -> Store:
+    """The store within wrappers, such as a queue of writes: it is the one with further abilities."""
+    while (inner := getattr(store, "inner", None)) is not None:
+        store = inner
+    return store
+
+
 def is_remote(store: Store) -> bool:
     """Whether a store is reached through a network: its `remote`, or whether it blocks."""
     return bool(getattr(store, "remote", store.blocking))
