@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import redis
@@ -225,16 +226,17 @@ def test_constructing_connects_to_nothing_and_shows_no_password(prefix):
 # -- time ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fault", ["black hole", "refuse", "latency", "half-open"])
+@pytest.mark.parametrize("fault", ["black hole", "refuse", "latency", "half-open", "trickle"])
 def test_no_operation_outlives_its_deadline(fault, prefix, valkey, within):
     from servers.chaos import ChaosProxy
 
     with ChaosProxy(valkey.host, valkey.port) as proxy:
         store = RedisStore(f"redis://{proxy.host}:{proxy.port}", prefix=prefix)
-        if fault in {"latency", "half-open"}:
-            store.set("key", b"value", None)
+        if fault in {"latency", "half-open", "trickle"}:
+            store.set("key", b"value" * 10, None)
         spoil(proxy, fault)
-        for _ in range(1 if fault == "half-open" else 3):  # new connections are whole then
+        # New connections are whole when old ones are lost; their handshake may take all the time.
+        for _ in range(1 if fault in {"half-open", "trickle"} else 3):
             within(0.2)
             started = time.monotonic()
             with pytest.raises((redis.RedisError, TimeoutError)):
@@ -246,12 +248,52 @@ def test_no_operation_outlives_its_deadline(fault, prefix, valkey, within):
         store.close()
 
 
+@pytest.mark.parametrize("side", ["threads", "tasks"])
+def test_connections_that_were_lost_unnoticed_cost_one_caller_its_time_and_not_each(
+    side, prefix, valkey, within
+):
+    from servers.chaos import ChaosProxy
+
+    def threads(store):
+        with ThreadPoolExecutor(20) as pool:
+            list(pool.map(lambda number: store.set(f"key{number}", b"value", None), range(200)))
+        proxy.half_open()
+        within(0.2)
+        with pytest.raises(redis.TimeoutError):
+            store.get("key1")
+        for number in range(20):
+            within(1.0)
+            assert store.get(f"key{number}").value == b"value"
+        store.close()
+
+    async def tasks(store):
+        await asyncio.gather(*[store.aset(f"key{number}", b"value", None) for number in range(20)])
+        proxy.half_open()
+        within(0.2)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await store.aget("key1")
+        for number in range(20):
+            within(1.0)
+            async with asyncio.timeout(1.0):
+                assert (await store.aget(f"key{number}")).value == b"value"
+        await store.aclose()
+
+    with ChaosProxy(valkey.host, valkey.port) as proxy:
+        store = RedisStore(f"redis://{proxy.host}:{proxy.port}", prefix=prefix)
+        if side == "threads":
+            threads(store)
+        else:
+            asyncio.run(tasks(store))
+
+
 def spoil(proxy, fault):
     {
         "black hole": proxy.black_hole,
         "refuse": proxy.refuse,
         "latency": lambda: proxy.latency(1.0),
         "half-open": proxy.half_open,
+        "trickle": lambda: proxy.trickle(every=0.02),  # never silent for longer
     }[fault]()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -100,6 +101,7 @@ class AsyncDirectLink:
     async def _use(self, connection: Any, commands: Sequence[Command], generation: int) -> list[Any]:
         from redis.exceptions import ResponseError  # noqa: PLC0415
 
+        started = time.monotonic()
         replies: list[Any] = []
         try:
             if len(commands) == 1:
@@ -114,9 +116,19 @@ class AsyncDirectLink:
         except BaseException:
             # Cancelled, too: a reply that nobody reads would be the next one's.
             await _drop(connection)
+            if time_left() == 0.0 or time.monotonic() - started >= self._timeout:
+                await self._forget(started)
             raise
+        connection.askonce_used = time.monotonic()
         await self._give_back(connection, generation)
         return replies
+
+    async def _forget(self, before: float) -> None:
+        """See DirectLink."""
+        dead = [connection for connection in self._idle if connection.askonce_used < before]
+        self._idle = [connection for connection in self._idle if connection not in dead]
+        for connection in dead:
+            await _drop(connection)
 
     async def _give_back(self, connection: Any, generation: int) -> None:
         if generation == self._generation and len(self._idle) < self._limit:
@@ -153,6 +165,7 @@ class AsyncDirectLink:
         except BaseException:
             await _drop(connection)
             raise
+        connection.askonce_used = time.monotonic()
         return connection
 
     def _keep(self, task: asyncio.Task[Any], generation: int) -> None:

@@ -13,6 +13,7 @@ from askonce._deadline import time_left
 from askonce._errors import StoreError
 from askonce._fork import renew_after_fork
 from askonce.stores._redis_connect import Maker
+from askonce.stores._redis_socket import punctual
 from askonce.stores._redis_wire import Command, demoted, raised, scanned
 from askonce.stores._workers import Workers
 
@@ -105,11 +106,12 @@ class DirectLink:
         self, connection: Any, commands: Sequence[Command], deadline: float, generation: int
     ) -> list[Any]:
         from redis.exceptions import ResponseError  # noqa: PLC0415
+        from redis.exceptions import TimeoutError as Late  # noqa: PLC0415
 
+        started = time.monotonic()
         replies: list[Any] = []
         try:
-            sock = connection._sock  # noqa: SLF001 - no public way to bound one reply in all versions
-            sock.settimeout(max(0.001, deadline - time.monotonic()))
+            connection._sock.until = deadline  # noqa: SLF001 - see PunctualSocket
             if len(commands) == 1:
                 connection.send_command(*commands[0], check_health=False)
             else:
@@ -119,14 +121,30 @@ class DirectLink:
                     replies.append(connection.read_response(disable_decoding=True))
                 except ResponseError as error:
                     replies.append(error)
-        except BaseException:
+        except BaseException as error:
             connection.disconnect()
+            if isinstance(error, Late):
+                self._forget(started)
             raise
+        connection.askonce_used = time.monotonic()
         if generation == self._generation and len(self._idle) < self._limit:
             self._idle.append(connection)
         else:
             connection.disconnect()
         return replies
+
+    def _forget(self, before: float) -> None:
+        """Give up what lay idle all the while that a reply did not come.
+
+        When a firewall forgot us, all of them are dead, and each would cost a caller its time. What was
+        used meanwhile works.
+        """
+        # One by one: others take from the list and put back meanwhile.
+        for connection in [*self._idle]:
+            if connection.askonce_used < before:
+                with suppress(ValueError):
+                    self._idle.remove(connection)
+                    connection.disconnect()
 
     def _renew(self, generation: int) -> int:
         """Give up the idle connections of a generation; the number of the present one."""
@@ -157,7 +175,8 @@ class DirectLink:
             connection.disconnect()
             raise
         connection.askonce_generation = generation
-        return connection
+        connection.askonce_used = time.monotonic()
+        return punctual(connection)
 
     def _keep(self, future: Any) -> None:
         """A connection that came too late for the one who asked for it."""
