@@ -9,7 +9,7 @@ from typing import Final
 
 from askonce._bridge import async_port, sync_port
 from askonce._clock import Clock
-from askonce._errors import ConfigurationError
+from askonce._errors import ConfigurationError, StoreError
 from askonce._events import Events, inform, warn
 from askonce._stats import Counters
 from askonce.stores._bounded import Peek, Watch
@@ -153,7 +153,9 @@ class Backing:
             from askonce.events import StoreFailed  # noqa: PLC0415 - loaded when somebody listens
 
             self._events.emit(StoreFailed(store=store, operation=operation, error=name))
-        warn("stores", "the %s store failed (%s: %s); calls go on without it", store, operation, name)
+        # Our own errors say what to do, and nothing that must not be logged; others may.
+        said = str(error) if isinstance(error, StoreError) else name
+        warn("stores", "the %s store failed (%s: %s); calls go on without it", store, operation, said)
 
     def _lost(self, store: str, key: str, reason: str) -> None:
         self._counters.dropped(f"write-behind {reason}")

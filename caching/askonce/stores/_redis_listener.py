@@ -110,11 +110,20 @@ class Listener:
                 with suppress(RuntimeError):  # the interpreter is going down
                     self._thread.start()
 
-    def close(self) -> None:
-        """Stop listening; the next use of the store begins again."""
+    def stop(self) -> threading.Thread | None:
+        """Have the thread end; the next use of the store begins a new one. Waits for nothing."""
         with self._lock:
             thread, self._thread = self._thread, None
             self._stopped.set()
+            connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(Exception):
+                connection.disconnect()  # it wakes up from its waiting
+        return thread
+
+    def close(self) -> None:
+        """`stop`, and wait until it has."""
+        thread = self.stop()
         if thread is not None and thread is not threading.current_thread():
             thread.join(_SLICE * 2 + 1.0)
 
@@ -124,7 +133,7 @@ class Listener:
         while not stopped.is_set():
             connection: Any = None
             try:
-                connection = self._subscribed()
+                self._connection = connection = self._subscribed()
                 wait = 0.05
                 self.connected = True
                 self._tell(None)  # whatever was said before nobody heard

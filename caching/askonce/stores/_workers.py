@@ -1,15 +1,15 @@
-"""Worker threads whose callers wait no longer than they may, whatever the work does."""
+"""Single calls on worker threads, whose callers wait no longer than they may, whatever the work does."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from askonce._deadline import set_deadline, time_left
 from askonce._fork import renew_after_fork
+from askonce.stores._crew import Crew
 
 T = TypeVar("T")
 
@@ -26,25 +26,38 @@ class Workers:
     """
 
     def __init__(self, count: int, name: str) -> None:
-        self._count = count
-        self._name = name
-        self._lock = threading.Lock()
-        self._pool: ThreadPoolExecutor | None = None
+        self._crew = Crew(count, name)
         renew_after_fork(self)
 
     def after_fork(self) -> None:
         """The parent's threads do not exist in a forked child."""
-        self._lock = threading.Lock()
-        self._pool = None
+        self._crew.after_fork()
 
     def submit(self, work: Callable[..., T], *args: Any) -> Future[T]:
-        """Have `work(*args)` done, with the caller's deadline in force."""
+        """Have `work(*args)` done, with the caller's deadline in force.
+
+        Raises:
+            StoreError: too many wait already.
+        """
         left = time_left()
         when = None if left is None else time.monotonic() + left
-        with self._lock:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(self._count, thread_name_prefix=self._name)
-            return self._pool.submit(_with_deadline, when, work, args)
+        future: Future[T] = Future()
+
+        def do(_: None) -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            set_deadline(when)
+            try:
+                result = work(*args)
+            except BaseException as error:  # noqa: BLE001 - it belongs to who waits
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+            finally:
+                set_deadline(None)
+
+        self._crew.submit(do, [None])
+        return future
 
     def run(self, work: Callable[..., T], *args: Any, timeout: float) -> T:
         """`work(*args)`, waited for at most `timeout` seconds.
@@ -61,15 +74,4 @@ class Workers:
 
     def close(self) -> None:
         """Let the threads go when they are done; the next call starts new ones."""
-        with self._lock:
-            pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _with_deadline(when: float | None, work: Callable[..., T], args: tuple[Any, ...]) -> T:
-    set_deadline(when)
-    try:
-        return work(*args)
-    finally:
-        set_deadline(None)
+        self._crew.close()

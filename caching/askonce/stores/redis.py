@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -112,6 +113,7 @@ class RedisStore:
         self._link = self._way.link()
         staleness = seconds("front_staleness", front_staleness)
         self._listener = Listener(self._way.listening, self._talk.channel, self._talk.origin, staleness)
+        weakref.finalize(self, self._listener.stop).atexit = False  # forgotten without being closed
 
     def _run(self, commands: Sequence[wire.Command]) -> list[Any]:
         if self._listener.wanted:
