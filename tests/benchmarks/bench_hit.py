@@ -63,7 +63,7 @@ def _first_us(cache: Cache, client: openai.OpenAI, size: int) -> float:
     """The own share of hits that this process sees for the first time: each round asks other questions."""
     rounds: list[float] = []
     for round_ in range(ROUNDS):
-        asks = [_prompt(size) + [{"role": "user", "content": f"{round_} {call}"}] for call in range(CALLS)]
+        asks = [[*_prompt(size), {"role": "user", "content": f"{round_} {call}"}] for call in range(CALLS)]
         for messages in asks:
             client._send_request(_request(client, messages), stream=False)
         cache._flow.decider.forget()

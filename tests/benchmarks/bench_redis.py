@@ -1,4 +1,4 @@
-"""What a hit in Redis costs above redis-py's own GET of the same bytes: `python tests/benchmarks/bench_redis.py`.
+"""What a hit in Redis costs above redis-py's GET of the same bytes: `python tests/benchmarks/bench_redis.py`.
 
 Store and client take turns within one run, over one Valkey on loopback, each with its own warm connection.
 """

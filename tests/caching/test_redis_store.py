@@ -1,4 +1,4 @@
-"""What the Redis store promises beside the contract: ways in, deadlines, no leaks, foreign keys left alone."""
+"""What the Redis store promises beside the contract: ways in, deadlines, no leaks, others left alone."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def test_a_password_and_an_acl_user_with_no_more_rights_than_stated(prefix):
     from servers.redis import redis_server
 
     rules = (
-        f"on >{HIDDEN} resetchannels ~{prefix}* ~lease!{prefix}* &{prefix}changes -@all +get +mget +set +unlink "
-        "+getrange +scan +publish +subscribe +ping +info +time +eval +pexpire +del"
+        f"on >{HIDDEN} resetchannels ~{prefix}* ~lease!{prefix}* &{prefix}changes -@all +get +mget +set "
+        "+unlink +getrange +scan +publish +subscribe +ping +info +time +eval +pexpire +del"
     )
     with redis_server("redis", password="admin", users={"app": rules}) as server:
         url = f"redis://app:{HIDDEN}@{server.host}:{server.port}"
@@ -137,6 +137,51 @@ def test_sentinel_with_passwords_of_its_own_and_a_failover(prefix):
                 time.sleep(0.05)
         assert store.get("after").value == b"value"
         store.close()
+
+
+@pytest.mark.parametrize("change", ["a slot moves", "a master fails"])
+def test_a_cluster_that_changes_is_followed(change, prefix, redis_cluster):
+    nodes = ",".join(f"{host}:{port}" for host, port in redis_cluster.addresses)
+    url = f"redis+cluster://{nodes}?prefix={prefix}&timeout=4s"
+    keys = [f"k{number}" for number in range(40)]
+
+    def change_it():
+        if change == "a slot moves":
+            name = f"{prefix}k0"
+            store.delete("k0")  # only an empty slot can be moved here
+            home = redis_cluster.master_of(name)
+            redis_cluster.move_slot(name, next(node for node in redis_cluster.masters if node is not home))
+        else:
+            redis_cluster.failover()
+
+    def insists(work):
+        end = time.monotonic() + 15
+        while True:
+            try:
+                return work()
+            except (redis.RedisError, StoreError, TimeoutError):
+                assert time.monotonic() < end, "it never found its way"
+                time.sleep(0.05)
+
+    store = RedisStore(url)
+    store.set_many([(key, b"old", None) for key in keys])
+
+    async def tasks(value):
+        for key in keys:
+            await store.aset(key, value, None)
+        assert set(await store.aget_many(keys)) == set(keys)
+        await store.aclose()
+
+    asyncio.run(tasks(b"old"))
+    change_it()
+    insists(lambda: store.set_many([(key, b"new", None) for key in keys]))
+    found = insists(lambda: store.get_many(keys))
+    assert [found[key].value for key in keys] == [b"new"] * 40
+    assert sorted(insists(lambda: list(store.scan("")))) == sorted(keys)
+    insists(lambda: asyncio.run(tasks(b"newer")))
+    assert insists(lambda: store.get("k0")).value == b"newer"
+    assert insists(lambda: store.delete(*keys)) == 40
+    store.close()
 
 
 def test_clients_and_pools_of_the_callers_are_used_and_never_closed(prefix, valkey):
