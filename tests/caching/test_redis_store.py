@@ -117,6 +117,28 @@ def test_tls_with_a_private_authority_and_a_client_certificate(prefix, valkey):
         works(RedisStore(url + shown, prefix=prefix))
 
 
+def test_tls_connections_are_closed_with_the_store_also_when_the_server_is_silent(prefix, valkey):
+    from servers.chaos import ChaosProxy
+    from servers.tls import TLSRelay
+
+    async def tasks():
+        store = RedisStore(f"rediss://127.0.0.1:{proxy.port}?ssl_ca_certs={tls.ca_file}", prefix=prefix)
+        await store.aset("key", b"value", None)
+        await store.aset("key", b"value", None)
+        proxy.black_hole()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await store.aget("key")
+        await store.aclose()
+
+    with TLSRelay(valkey.host, valkey.port) as tls, ChaosProxy(*tls.address) as proxy:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            asyncio.run(tasks())
+            gc.collect()
+        assert [str(one.message) for one in caught] == []
+
+
 def test_sentinel_with_passwords_of_its_own_and_a_failover(prefix):
     from servers.sentinel import sentinel
 

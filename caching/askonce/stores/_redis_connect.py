@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any, Final
 
 from askonce._errors import missing_extra
+from askonce.stores._redis_abrupt import abrupt
 from askonce.stores._redis_address import Address
 
 _PROTOCOL: Final = 2  # RESP2: a connection of ours never gets anything that it did not ask for
@@ -87,6 +88,8 @@ class Connector:
         if address.kind == "unix":
             return Maker(lambda: module.UnixDomainSocketConnection(**options))
         kind = module.SSLConnection if address.tls else module.Connection
+        if deadlines and address.tls:
+            kind = abrupt(kind)
         ((host, port),) = address.nodes
         return Maker(lambda: kind(host=host, port=port, socket_keepalive=True, **options))
 
@@ -99,6 +102,8 @@ class Connector:
             asked |= {"socket_timeout": self._timeout, "socket_connect_timeout": self._timeout}
         sentinel = module.Sentinel([*address.nodes], sentinel_kwargs=asked)
         pool = module.SentinelConnectionPool(address.service, sentinel, ssl=address.tls, **options)
+        if deadlines and address.tls:
+            pool.connection_class = abrupt(pool.connection_class)
 
         def make() -> Any:  # holds the pool, of which the connections know only weakly
             return pool.connection_class(**pool.connection_kwargs)
