@@ -104,8 +104,7 @@ class _Desk:
         self.threads = 0
 
     def dismiss(self) -> None:
-        for _ in range(self.threads):
-            self.queue.put(None)
+        self.queue.put(None)
 
 
 class Crew:
@@ -176,6 +175,7 @@ def _serve(desk: _Desk) -> None:
             batch = desk.queue.get_nowait()
         except queue.Empty:
             if dismissed:
+                desk.queue.put(None)  # this one may have taken those of the others
                 return
             desk.idle.append(None)
             batch = desk.queue.get()

@@ -1,12 +1,15 @@
 """One bucket and one prefix in it: the requests, as blocking calls made in workers.
 
-An entry is an object whose body is the value and whose metadata has the expiry, `askonce-expires`. An
-object without it is somebody else's, or has been copied by something that loses metadata: no entry.
+An entry is an object whose body is the value and whose metadata has the expiry, `askonce-expires`, and a
+checksum over name, expiry and value, `askonce-check`. An object without them is somebody else's, or has been
+copied by something that loses metadata: no entry. Neither is one whose checksum is wrong: some servers mix
+two writes that come at once, others keep metadata apart from the object it belongs to.
 """
 
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +20,7 @@ from askonce.stores._s3_errors import Explain, S3Error, code_of, is_missing
 
 EXPIRES = "askonce-expires"
 """Name of the metadata: seconds since the epoch, or "never"."""
+_CHECK = "askonce-check"
 
 _NEVER = "never"
 _NOT_OURS = -math.inf  # an expiry that is always past
@@ -76,9 +80,12 @@ class Bucket:
         """Value and expiry of a live entry."""
         try:
             answer = self._client.get().get_object(Bucket=self.name, Key=name)
-            expires_at = read_expiry(_lower(answer["Metadata"]))
+            metadata = _lower(answer["Metadata"])
+            expires_at = read_expiry(metadata)
             if self.alive(expires_at):
-                return _read(answer), expires_at
+                value = _read(answer)
+                sound = metadata.get(_CHECK) == _checksum(name, metadata[EXPIRES], value)
+                return (value, expires_at) if sound else None
             _drop(answer)
         except Exception as error:
             if not is_missing(error):
@@ -114,7 +121,7 @@ class Bucket:
         self.put_object(
             name,
             Body=value,
-            Metadata={EXPIRES: expiry, **(metadata or {})},
+            Metadata={EXPIRES: expiry, _CHECK: _checksum(name, expiry, value), **(metadata or {})},
             ContentType="application/octet-stream",
             **condition,
         )
@@ -201,6 +208,11 @@ def read_expiry(metadata: Mapping[str, str]) -> float | None:
     except ValueError:
         return _NOT_OURS
     return _NOT_OURS if math.isnan(expires_at) else expires_at
+
+
+def _checksum(name: str, expiry: str, value: bytes) -> str:
+    about = f"{name} {expiry}".encode()
+    return f"{zlib.crc32(value, zlib.crc32(about)):08x}"
 
 
 def _lower(metadata: Mapping[str, str]) -> dict[str, str]:

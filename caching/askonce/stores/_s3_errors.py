@@ -166,10 +166,11 @@ class Explain:
         refused = code in _REFUSED or (kind == _DENIED and action in _WRITES)
         return (S3RefusedError if refused else S3Error)(self._text(text), code=code)
 
-    def timeout(self, seconds: float, *, loading: bool) -> S3TimeoutError:
+    def timeout(self, *, loading: bool) -> S3TimeoutError:
         """The error for a call that took longer than it may. `loading`: because boto3 is not ready."""
+        # Without the seconds: the same text again and again can be told once.
         remedy = "boto3 is still being loaded, once per process" if loading else self._reach()
-        return S3TimeoutError(self._text(f"no answer within {seconds:.3g} s. {remedy}"), code="Timeout")
+        return S3TimeoutError(self._text(f"no answer in time. {remedy}"), code="Timeout")
 
     def nonsense(self, action: str, what: str) -> S3Error:
         """The error for an answer that breaks S3's rules."""

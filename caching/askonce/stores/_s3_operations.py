@@ -173,7 +173,7 @@ class Operations:
         if seconds:
             with contextlib.suppress(TimedOut):
                 return await wait(self._crew.submit(work, items), seconds)
-        raise self._bucket.explain.timeout(seconds, loading=not self._bucket.ready)
+        raise self._bucket.explain.timeout(loading=not self._bucket.ready)
 
 
 def _parts(all_of: Sequence[T], size: int) -> Iterator[Sequence[T]]:
