@@ -168,6 +168,44 @@ print(json.dumps({"troubles": troubles}), flush=True)
 """
 
 
+HEARING = """
+import os, sys, time
+from askonce.stores import MemoryStore, RedisStore, TieredStore
+
+memory = MemoryStore()
+store = TieredStore(memory, RedisStore(sys.argv[1]))
+store.set("key", b"old", None)
+end = time.monotonic() + 5
+while not store.tiers[1]._listener.connected or memory.get("key") is None:
+    assert time.monotonic() < end
+    store.set("key", b"old", None)
+    time.sleep(0.01)
+changed, may = os.pipe()
+child = os.fork()
+if not child:
+    assert store.get("key").value == b"old"
+    os.read(changed, 1)
+    code = 1
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        # From memory alone: that it has to look into Redis for another key must not be what helps.
+        found = memory.get("key")
+        if found is None or found.value == b"new":
+            code = 0
+            break
+        time.sleep(0.01)
+    if store.get("key").value != b"new":
+        code = 2
+    store.close()
+    os._exit(code)
+store.set("key", b"new", None)
+os.write(may, b"g")
+code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+store.close()
+sys.exit(code)
+"""
+
+
 @pytest.fixture
 def provider():
     with FakeProvider() as provider:
@@ -183,17 +221,22 @@ def store(request, tmp_path):
     return f"{valkey.url}?prefix={uuid.uuid4().hex}:&client_name=prefork"
 
 
-def parent(store, provider, side):
+def program(code, *arguments):
     roots = [Path(__file__).resolve().parents[2] / name for name in ("caching", "integrations")]
-    path = os.pathsep.join(
-        filter(None, (*[str(root) for root in roots if root.exists()], os.environ.get("PYTHONPATH")))
-    )
+    known = [*[str(root) for root in roots if root.exists()], os.environ.get("PYTHONPATH")]
     # Forking with threads is what this is about; newer Pythons warn of it.
-    command = [sys.executable, "-W", "error", "-W", "ignore:This process:DeprecationWarning"]
-    command += ["-c", PARENT, store, provider.base_url, side, str(WORKERS)]
     return subprocess.Popen(
-        command,
-        env={**os.environ, "PYTHONPATH": path},
+        [
+            sys.executable,
+            "-W",
+            "error",
+            "-W",
+            "ignore:This process:DeprecationWarning",
+            "-c",
+            code,
+            *arguments,
+        ],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, known))},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -206,7 +249,7 @@ def parent(store, provider, side):
 def test_a_cache_of_before_the_fork_works_in_every_worker_and_on_in_the_parent(
     store, provider, side, request
 ):
-    with parent(store, provider, side) as process:
+    with program(PARENT, store, provider.base_url, side, str(WORKERS)) as process:
         try:
             line = process.stdout.readline()
             assert line, "it ended"
@@ -235,3 +278,12 @@ def test_a_cache_of_before_the_fork_works_in_every_worker_and_on_in_the_parent(
             assert [one for one in client.client_list() if one["name"] == "prefork"] == []
     # Common questions were asked once, before the fork; each worker, and the parent, asked ten of its own.
     assert provider.calls == 20 + 10 * (WORKERS + 1)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_worker_that_never_leaves_its_memory_hears_of_changes_all_the_same(valkey):
+    with program(HEARING, f"{valkey.url}?prefix={uuid.uuid4().hex}:") as process:
+        try:
+            assert process.wait(20) == 0
+        finally:
+            process.kill()

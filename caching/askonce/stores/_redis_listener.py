@@ -25,6 +25,7 @@ from askonce.stores.protocol import Hear
 CHANGED: Final = "changed"
 RELEASED: Final = "released"
 _SLICE: Final = 0.5
+_SETTLING: Final = 0.02  # by then everybody else has renewed their locks after a fork
 _PING_AFTER: Final = 2.0
 _DEAD_AFTER: Final = 5.0
 _MOST_WAIT: Final = 2.0
@@ -62,13 +63,20 @@ class Listener:
         self.connected = False
 
     def after_fork(self) -> None:
-        """The parent's thread listens for the parent."""
+        """The parent's thread listens for the parent.
+
+        The child has a copy of the parent's front tiers: who asks only for what is in them never uses the
+        store, and would hear of no change. So the child listens at once.
+        """
         connection = self._connection
+        listened = self._thread is not None
         self._begin()
         self._waiting = {}
         if connection is not None:
             with suppress(Exception):
                 connection.disconnect()
+        if listened and self._hearing:
+            self.start(_SETTLING)
 
     def add(self, hear: Hear) -> Callable[[], None]:
         """Have `hear` told of changes; returns the way out."""
@@ -99,13 +107,13 @@ class Listener:
         """Whether somebody hears or waits, and no thread runs yet."""
         return self._thread is None and bool(self._hearing or self._waiting)
 
-    def start(self) -> None:
-        """Listen, unless that is done already."""
+    def start(self, wait: float = 0.0) -> None:
+        """Listen, unless that is done already; begin after `wait` seconds."""
         with self._lock:
             if self._thread is None:
                 self._stopped = threading.Event()
                 self._thread = threading.Thread(
-                    target=self._run, args=(self._stopped,), name="askonce-redis-listener", daemon=True
+                    target=self._run, args=(self._stopped, wait), name="askonce-redis-listener", daemon=True
                 )
                 with suppress(RuntimeError):  # the interpreter is going down
                     self._thread.start()
@@ -127,8 +135,9 @@ class Listener:
         if thread is not None and thread is not threading.current_thread():
             thread.join(_SLICE * 2 + 1.0)
 
-    def _run(self, stopped: threading.Event) -> None:
+    def _run(self, stopped: threading.Event, wait: float) -> None:
         lost = time.monotonic()
+        stopped.wait(wait)
         wait = 0.05
         while not stopped.is_set():
             connection: Any = None
