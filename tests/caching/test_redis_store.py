@@ -117,6 +117,31 @@ def test_tls_with_a_private_authority_and_a_client_certificate(prefix, valkey):
         works(RedisStore(url + shown, prefix=prefix))
 
 
+@pytest.mark.parametrize("side", ["threads", "tasks"])
+def test_many_first_tls_connections_read_the_authorities_once(side, prefix, valkey, monkeypatch):
+    import ssl
+
+    from servers.tls import TLSRelay
+
+    async def tasks(store):
+        await asyncio.gather(*[store.aset(f"key{number}", b"value", None) for number in range(10)])
+        await store.aclose()
+
+    made = []
+    make = ssl.create_default_context
+    monkeypatch.setattr(ssl, "create_default_context", lambda *args, **options: made.append(1) or make())
+    with TLSRelay(valkey.host, valkey.port) as tls:
+        store = RedisStore(f"rediss://127.0.0.1:{tls.port}?ssl_ca_certs={tls.ca_file}", prefix=prefix)
+        if side == "tasks":
+            asyncio.run(tasks(store))
+        else:
+            with ThreadPoolExecutor(10) as pool:
+                list(pool.map(lambda number: store.set(f"key{number}", b"value", None), range(10)))
+            store.close()
+        assert tls.connections > 1
+    assert len(made) <= 1  # for event loops, redis-py makes none by this function
+
+
 def test_tls_connections_are_closed_with_the_store_also_when_the_server_is_silent(prefix, valkey):
     from servers.chaos import ChaosProxy
     from servers.tls import TLSRelay

@@ -8,8 +8,8 @@ from importlib import import_module
 from typing import Any, Final
 
 from askonce._errors import missing_extra
-from askonce.stores._redis_abrupt import abrupt
 from askonce.stores._redis_address import Address
+from askonce.stores._redis_tls import abrupt, thrifty
 
 _PROTOCOL: Final = 2  # RESP2: a connection of ours never gets anything that it did not ask for
 _FIRST_WITH_RETRY: Final = 6
@@ -88,8 +88,8 @@ class Connector:
         if address.kind == "unix":
             return Maker(lambda: module.UnixDomainSocketConnection(**options))
         kind = module.SSLConnection if address.tls else module.Connection
-        if deadlines and address.tls:
-            kind = abrupt(kind)
+        if address.tls:
+            kind = (abrupt if deadlines else thrifty)(kind)
         ((host, port),) = address.nodes
         return Maker(lambda: kind(host=host, port=port, socket_keepalive=True, **options))
 
@@ -102,8 +102,8 @@ class Connector:
             asked |= {"socket_timeout": self._timeout, "socket_connect_timeout": self._timeout}
         sentinel = module.Sentinel([*address.nodes], sentinel_kwargs=asked)
         pool = module.SentinelConnectionPool(address.service, sentinel, ssl=address.tls, **options)
-        if deadlines and address.tls:
-            pool.connection_class = abrupt(pool.connection_class)
+        if address.tls:
+            pool.connection_class = (abrupt if deadlines else thrifty)(pool.connection_class)
 
         def make() -> Any:  # holds the pool, of which the connections know only weakly
             return pool.connection_class(**pool.connection_kwargs)
