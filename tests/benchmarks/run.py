@@ -29,6 +29,7 @@ BENCHES = {
     "memory_store": "Memory store, CPU us a call; memory and hit ratios",
     "recorder": "Recorder, CPU us a chunk",
     "redis": "Redis on loopback, wall us; ratios",
+    "s3": "S3 on loopback, wall ms; ratios",
 }
 # At most, or at least where the figure is a hit ratio; names are those that the benchmarks return.
 BOUNDS = {
@@ -49,6 +50,8 @@ BOUNDS = {
     "get_many(500) / MGET, asyncio": 2.0,
     "tiered hit in memory above it": 5.0,
     "ms until another memory drops a key, p95": 100.0,
+    "S3 get / raw get_object": 1.15,
+    "S3 get / raw get_object, asyncio": 1.15,
 }
 
 

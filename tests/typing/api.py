@@ -37,7 +37,8 @@ from askonce.events import (
 )
 from askonce.stores.disk import DiskStore
 from askonce.stores.memory import MemoryStore
-from askonce.stores.protocol import Health, Item, Store, Stored
+from askonce.stores.protocol import AsyncLeasing, Health, Item, NativeAsync, Store, Stored
+from askonce.stores.s3 import S3Store
 from askonce.stores.tiered import TieredStore
 from askonce.testing import FakeProvider, FlakyStore, ManualClock
 from askonce_openai import disable_cache, enable_cache
@@ -54,10 +55,15 @@ def caches(request: Request) -> list[Cache]:
         Cache(DiskStore("/tmp/x"), ttl="1h30m"),
         Cache(TieredStore(MemoryStore(), DiskStore("/tmp/x")), ttl=timedelta(days=1)),
         Cache(FlakyStore(MemoryStore()), ttl=None),
+        Cache(S3Store("bucket", "prefix", endpoint_url="http://host", write="through", max_pool=4)),
         Cache(store=None, policy=Policy(ttl=0.5), namespace="n", scope="shared", mode="read_only"),
         Cache(scope="credential", mode="offline", coalesce="off", secret=b"0" * 16, store_timeout=0.5),
         Cache(scope=lambda asked: asked.header(b"x-tenant"), secret="0" * 16, clock=ManualClock()),
     ]
+
+
+def faces(store: S3Store) -> tuple[Store, NativeAsync, AsyncLeasing]:
+    return store, store, store
 
 
 def policies() -> Policy:
