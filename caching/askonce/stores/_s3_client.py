@@ -9,7 +9,6 @@ The only place that knows boto3. It has no types, hence `Any`.
 
 from __future__ import annotations
 
-import concurrent.futures.thread  # noqa: F401 - boto3 needs it, and it must not be new in the middle of a fork
 import contextlib
 import importlib
 import importlib.util
@@ -162,8 +161,11 @@ def _before_send(**_: Any) -> None:
 _held: list[threading.Lock] = []
 
 
+# boto3 imports it, it registers for forks, and what registers while a fork waits is only half called for it.
+importlib.import_module("concurrent.futures.thread")
+
+
 def _before_fork() -> None:
-    # What is imported while this waits must register nothing for forks: it would be run half for this one.
     if _loading.acquire(timeout=_FORK_PATIENCE):
         _held.append(_loading)
 
