@@ -1,4 +1,4 @@
-"""Redis in trouble of every kind, under real OpenAI clients: nobody notices, and nobody waits for long.
+"""Redis and S3 in trouble of every kind, under real OpenAI clients: nobody notices, and nobody waits for long.
 
 Each test sends calls over a healthy store, then breaks it while they go on, then mends it. Calls under a
 fault: 100, or as many as `$ASKONCE_FAULT_CALLS` says.
@@ -17,7 +17,8 @@ import time
 import uuid
 from bisect import bisect_left
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -358,6 +359,7 @@ class Run:
         self._meter = meter
         self._side = side
         self._bare, self._bare_held = bare
+        self._closed = False
         self.cache = Cache([MemoryStore(), store] if front else store, store_timeout=TIMEOUT)
         self._name = self.cache._stores[-1].name
         self._outcomes = []
@@ -408,6 +410,9 @@ class Run:
         assert self.cache.stats().breakers == {self._name: "closed"}
 
     def close(self):
+        if self._closed:
+            return
+        self._closed = True
         disable_cache()
         self.callers.close(self.cache)
         assert len(self.cache._flow.flights) == 0
@@ -653,3 +658,87 @@ def test_every_caller_is_answered_in_time_when_a_master_of_a_cluster_dies(redis_
     one.through(lambda: None)
     over.join(30)
     one.recovered()
+
+
+# -- S3 ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bucket(s3, monkeypatch):
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": s3.access_key,
+        "AWS_SECRET_ACCESS_KEY": s3.secret_key,
+        "AWS_DEFAULT_REGION": s3.region,
+        "AWS_CONFIG_FILE": "/nowhere",
+        "AWS_SHARED_CREDENTIALS_FILE": "/nowhere",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    return s3.create_bucket()
+
+
+class Refusing:
+    """An S3 that answers every request with one status."""
+
+    def __init__(self, status):
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def refuse(self):
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                body = b"" if self.command == "HEAD" else b"<Error><Code>SlowDown</Code></Error>"
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = refuse  # noqa: N815
+
+            def log_message(self, *args):
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = self._server.server_address
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.mark.parametrize(
+    ("fault", "side"),
+    [
+        ("black hole", "threads"),
+        ("black hole", "tasks"),
+        ("reset in the middle of a value", "threads"),
+        (403, "tasks"),
+        (500, "threads"),
+        (503, "tasks"),
+    ],
+)
+def test_every_caller_is_answered_in_time_whatever_happens_to_s3(bucket, s3, run, side, fault):
+    pytest.importorskip("boto3")
+    from servers.chaos import ChaosProxy
+
+    from askonce.stores.s3 import S3Store
+
+    with ChaosProxy(*s3.address) as proxy, ExitStack() as ending:
+        place = Place(s3, proxy, None, None)
+        # Written through: behind a queue no call would meet what happens to writes.
+        url = f"http://127.0.0.1:{proxy.port}"
+        one = run(side, S3Store(bucket, endpoint_url=url, write="through", timeout=2.0))
+        if isinstance(fault, str):
+            survive(one, place, fault)
+        else:
+            refusing = ending.enter_context(Refusing(fault))
+            one.warm()
+            one.through(lambda: place.lead_to(refusing))
+            place.lead_to(s3)
+            one.recovered()
+        one.close()
