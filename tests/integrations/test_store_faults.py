@@ -1,4 +1,4 @@
-"""Redis and S3 in trouble of every kind, under real OpenAI clients: nobody notices, and nobody waits for long.
+"""Redis and S3 in trouble of every kind, under real OpenAI clients: nobody notices, nobody waits for long.
 
 Each test sends calls over a healthy store, then breaks it while they go on, then mends it. Calls under a
 fault: 100, or as many as `$ASKONCE_FAULT_CALLS` says.
