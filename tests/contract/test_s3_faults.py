@@ -183,7 +183,7 @@ def test_a_server_that_stands_still_costs_no_more_than_the_deadline(s3, moto_buc
     store.set("ns:key", b"value", None)
     s3.pause()
     # More calls than workers: those that find no free one end in time as well.
-    assert all(timed_out(store, face, within) < 0.6 for _ in range(5))
+    assert all(timed_out(store, face, within) < 1.0 for _ in range(5))
     s3.resume()
     assert ask(store, face).value == b"value"
 
@@ -200,7 +200,7 @@ def test_a_server_that_stands_still_costs_no_more_than_the_deadline(s3, moto_buc
 )
 def test_a_network_that_hangs_costs_no_more_than_the_deadline(proxy, proxied, within, fault, face):
     fault(proxy)
-    assert all(timed_out(proxied, face, within) < 0.6 for _ in range(2))
+    assert all(timed_out(proxied, face, within) < 1.0 for _ in range(2))
     proxy.ok()
     assert ask(proxied, face).value == b"value" * 2000
 
@@ -252,10 +252,10 @@ def test_without_a_deadline_the_stores_own_time_out_holds(s3, moto_bucket, opene
         began = time.monotonic()
         with pytest.raises(TimeoutError):
             work()
-        assert time.monotonic() - began < 0.9
+        assert time.monotonic() - began < 1.5
     began = time.monotonic()
     assert store.ping().ok is False
-    assert time.monotonic() - began < 0.9
+    assert time.monotonic() - began < 1.5
 
 
 def test_no_time_left_asks_nothing(s3, moto_bucket, opened, within):
@@ -396,5 +396,5 @@ def test_a_server_that_stands_still_delays_a_call_by_no_more_than_the_store_time
         for number in range(3):
             began = time.monotonic()
             assert provider.ask(f"hello {number}")
-            assert time.monotonic() - began < 0.9
+            assert time.monotonic() - began < 1.5
         s3.resume()
