@@ -8,8 +8,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 RUN    ?= -m pytest
 ARGS   ?=
-# Tests wait for servers and clocks more than they compute: four processes, a file stays in one.
-SPREAD ?= -n 4 --dist loadfile
+# Tests wait for servers and clocks more than they compute: two processes, a file stays in one.
+SPREAD ?= -n 2 --dist loadfile
 
 export PYTHON
 bin := $(VENV)/bin

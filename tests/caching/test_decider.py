@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hypothesis import given
+from hypothesis import settings as how
 from hypothesis import strategies as st
 
 from askonce import Policy, Request, Rule
@@ -85,6 +86,7 @@ kinds = st.sampled_from([
 ])  # fmt: skip
 
 
+@how(deadline=None)
 @given(kind=kinds, asks=st.lists(st.tuples(requests, controls), min_size=1, max_size=12))
 def test_a_remembered_decision_is_the_one_that_would_be_made_again(
     kind: Settings, asks: list[tuple[Request, Control]]
