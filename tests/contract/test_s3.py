@@ -216,6 +216,18 @@ async def test_a_scan_goes_through_all_pages(place, face):
     store.close()
 
 
+@pytest.mark.parametrize("token", ["", "<NextContinuationToken>t</NextContinuationToken>"])
+def test_a_listing_without_an_end_is_an_error(place, token):
+    from askonce import StoreError
+
+    store = place.store()
+    body = f"<ListBucketResult><IsTruncated>true</IsTruncated>{token}</ListBucketResult>".encode()
+    answer_instead(store, "ListObjectsV2", 200, "", body=body)
+    with pytest.raises(StoreError, match="makes no sense"):
+        list(store.scan(""))
+    store.close()
+
+
 def test_more_than_a_thousand_are_deleted_in_batches(place, monkeypatch):
     from askonce.stores import _s3_operations
 

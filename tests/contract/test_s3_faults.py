@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import socket
 import time
 import traceback
@@ -76,6 +77,33 @@ def test_a_refusal_names_bucket_and_remedy(opened, status, code, remedy, attempt
     assert code in text
     assert not any(secret in text for secret in ("askonce-secret", "5ec4", "AWSAccessKeyId"))
     assert isinstance(caught.value.__cause__, Exception)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "remedy"),
+    [
+        ("NoRegionError", {}, "Set region="),
+        ("NoCredentialsError", {}, "Set profile="),
+        ("TokenRetrievalError", {"provider": "sso", "error_msg": "hidden"}, "Set profile="),
+        ("ProfileNotFound", {"profile": "hidden"}, "Correct profile="),
+        ("ReadTimeoutError", {"endpoint_url": "http://hidden"}, "no answer in time"),
+        ("ConnectTimeoutError", {"endpoint_url": "http://hidden"}, "no answer in time"),
+        ("EndpointConnectionError", {"endpoint_url": "http://hidden"}, "cannot be reached"),
+        ("SSLError", {"endpoint_url": "http://hidden", "error": "hidden"}, "cannot be reached"),
+        ("ProxyConnectionError", {"proxy_url": "http://hidden"}, "cannot be reached"),
+        ("ParamValidationError", {"report": "hidden"}, r"PutObject failed \(ParamValidationError\)"),
+    ],
+)
+def test_an_error_of_the_client_names_bucket_and_remedy(opened, name, arguments, remedy):
+    import botocore.exceptions
+
+    store = opened("http://host")
+    error = store._bucket.explain.error(getattr(botocore.exceptions, name)(**arguments), "PutObject")
+    assert re.search(remedy, str(error))
+    assert "'bucket' at host" in str(error)
+    assert "hidden" not in str(error)
+    assert error.code == name
+    assert isinstance(error, TimeoutError) == ("Timeout" in name)
 
 
 def test_a_bucket_elsewhere(opened):

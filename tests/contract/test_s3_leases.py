@@ -109,6 +109,28 @@ def test_a_holder_that_comes_late_loses_to_who_took_over(place, clock):
     store.close()
 
 
+def test_who_never_comes_through_does_not_get_the_lease(place, clock):
+    store = place.store(clock=clock)
+    assert store.acquire("ns:key", "one", 5.0)
+    clock.advance(6)
+    asked = answer_instead(store, "PutObject", 409, "ConditionalRequestConflict")
+    assert not store.acquire("ns:key", "two", 5.0)
+    assert not store.renew("ns:key", "one", 5.0)
+    assert 4 <= len(asked) <= 20, "tried again, not for ever"
+    store.close()
+
+
+def test_a_lease_that_cannot_be_written_is_an_error(place):
+    from askonce import StoreError
+
+    store = place.store()
+    store.ping()
+    answer_instead(store, "PutObject", 403, "AccessDenied")
+    with pytest.raises(StoreError, match="s3:PutObject"):
+        store.acquire("ns:key", "one", 5.0)
+    store.close()
+
+
 def test_conditional_writes_are_found_out_once(lessor, s3):
     known = "yes" if lessor._bucket.explain.host.endswith(str(s3.port)) else "no"
     assert lessor._leases.conditional == "unknown"

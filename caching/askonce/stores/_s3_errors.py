@@ -63,7 +63,7 @@ _NO_CREDENTIALS = frozenset(
     }
 )
 _TIMED_OUT = frozenset({"ConnectTimeoutError", "ReadTimeoutError"})
-_UNREACHABLE = frozenset({"HTTPClientError", "EndpointConnectionError", "IncompleteReadError"})
+_UNREACHABLE = frozenset({"HTTPClientError", "ConnectionError", "IncompleteReadError"})
 
 
 class S3Error(StoreError):
