@@ -15,6 +15,7 @@ from askonce._totals import EVERY, flat, raised
 from askonce.doors import Opened
 from askonce.stores import RedisStore
 
+JSON = ((b"content-type", b"application/json"),)
 ANSWER = b'{"choices":[{"message":{"content":"yes"},"finish_reason":"stop"}],"usage":{"total_tokens":7}}'
 
 
@@ -24,16 +25,13 @@ class Call:
 
     def __init__(self, words="hello"):
         body = b'{"messages":[{"role":"user","content":"%s"}],"model":"m"}' % words.encode()
-        self.request = Request(
-            "POST", "http://localhost/v1/chat/completions", ((b"content-type", b"application/json"),), body
-        )
+        self.request = Request("POST", "http://localhost/v1/chat/completions", JSON, body)
 
     def open(self):
-        return Opened(
-            status=200, headers=[(b"content-type", b"application/json")], native=None, body=ANSWER, framed=True
-        )
+        return Opened(status=200, headers=[*JSON], native=None, body=ANSWER, framed=True)
 
-    again = open
+    def again(self):
+        return self.open()
 
 
 @pytest.fixture(params=["redis", "disk"])
@@ -51,15 +49,12 @@ def test_the_figures_of_all_processes_add_up_and_outlive_them(store):
         second.ask(Call())
         found = second.totals()
         assert (found.hits, found.misses, found.stored) == (2, 1, 1)
-        assert (found.tokens_saved, found.usage_spent, found.tiers) == (0, {"total_tokens": 7}, second_tiers(store))
+        assert found.tiers == {store.partition(":")[0]: 2}
+        assert found.usage_spent == {"total_tokens": 7}
         assert second.stats().hits == 1
     with Cache(store) as third:
         assert third.totals().hits == 2
         assert third.totals().hits == 2, "asking adds nothing"
-
-
-def second_tiers(store):
-    return {store.partition(":")[0]: 2}
 
 
 def test_a_namespace_has_figures_of_its_own(store):
