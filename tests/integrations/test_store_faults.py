@@ -34,6 +34,8 @@ from askonce_openai import disable_cache, enable_cache  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 CALLS = int(os.environ.get("ASKONCE_FAULT_CALLS", "100"))
+TIMED = "ASKONCE_FAULT_CALLS" in os.environ
+"""Whether time is held as well: in the full form only, on a machine that does nothing else."""
 BEFORE = 20
 """Calls before the fault begins, in the midst of them."""
 THREADS, TASKS = 8, 8
@@ -389,13 +391,14 @@ class Run:
         wrong = [(prompt, said) for prompt, said, _ in found if said != answer_to(prompt)]
         assert wrong == []
         assert len(found) == BEFORE + calls
-        assert self._meter.losses[-1] <= TIMEOUT + SLACK
-        # A store that makes the event loop wait would show here, not above.
-        assert self._meter.loop_held() <= self._bare_held + TIMEOUT / 2
-        # From outside, what a call lost cannot be told from what the provider took, and the machine. So
-        # not the slowest counts here, but nearly all, each with the time of the slowest without a cache.
-        walls = sorted(self._meter.without_delays([[span] for _, _, span in found]))
-        assert walls[len(walls) * 98 // 100] <= TIMEOUT + SLACK + self._bare
+        if TIMED:
+            assert self._meter.losses[-1] <= TIMEOUT + SLACK
+            # A store that makes the event loop wait would show here, not above.
+            assert self._meter.loop_held() <= self._bare_held + TIMEOUT / 2
+            # From outside, what a call lost cannot be told from what the provider took, and the machine. So
+            # not the slowest counts here, but nearly all, each with the time of the slowest without a cache.
+            walls = sorted(self._meter.without_delays([[span] for _, _, span in found]))
+            assert walls[len(walls) * 98 // 100] <= TIMEOUT + SLACK + self._bare
 
     def recovered(self, within=30.0):
         """The store is used again, by the cache that was there all the time."""
