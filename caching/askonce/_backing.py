@@ -103,12 +103,14 @@ class Backing:
     def close(self) -> None:
         """Close every store, also when one fails to."""
         with ExitStack() as closing:
+            closing.callback(self._coherence.leave)  # the last to be called
             for store in self.stores:
                 closing.callback(store.close)
 
     async def aclose(self) -> None:
         """`close`, for event loops."""
         async with AsyncExitStack() as closing:
+            closing.callback(self._coherence.leave)
             for port in self.async_tiers.ports:
                 closing.push_async_callback(port.close)
 

@@ -58,6 +58,9 @@ class Fleet:
             if left <= 0:
                 return None, waited
             woken = await call.face.pause(lambda wake: self._keeper.store.on_release(key, wake), left)
+            # Waiting for another's call is no time lost to a store: each look has a budget of its own,
+            # or a long call would wear it out, and everybody would ask.
+            call = call.anew()
             found = await self._fresh(call)
             if found is not None:
                 return found, waited

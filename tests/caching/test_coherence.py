@@ -7,6 +7,7 @@ import uuid
 
 import pytest
 
+from askonce._bridge import step
 from askonce.stores import MemoryStore, RedisStore, TieredStore
 
 
@@ -116,6 +117,22 @@ def test_a_closed_cache_hears_no_more_and_its_memory_is_not_kept_alive(request):
     gc.collect()
     assert gone() is None
     redis.close()
+
+
+def test_a_cache_used_again_after_closing_serves_nothing_that_changed_meanwhile(valkey):
+    from askonce import Cache
+
+    prefix = f"{uuid.uuid4().hex}:"
+    cache = Cache(["memory://", f"{valkey.url}?prefix={prefix}"])
+    tiers = cache._backing.sync_tiers
+    step(tiers.set("default:key", b"old", None))
+    assert step(tiers.get("default:key")).tier == "memory"
+    cache.close()
+    other = RedisStore(valkey.url, prefix=prefix)
+    other.set("default:key", b"new", None)
+    assert step(tiers.get("default:key")).value == b"new"
+    cache.close()
+    other.close()
 
 
 def test_a_memory_tier_can_have_a_shorter_life_of_its_own():

@@ -32,10 +32,21 @@ class Coherence:
     def __init__(self, stores: Sequence[Store], epochs: Epochs) -> None:
         self._stores = tuple(stores)
         self._epochs = epochs
+        self._ears: list[_Ear] = []
         for depth, store in enumerate(stores):
             source = unwrapped(store)
             if depth and isinstance(source, Announcing):
-                _Ear(self, source, depth)
+                self._ears.append(_Ear(self, source, depth))
+
+    def leave(self) -> None:
+        """Empty the front tiers in memory: nobody listens for them any more, and they may be used again.
+
+        Those on a disk stay: the next one who listens empties them before it relies on them.
+        """
+        last = max((ear.depth for ear in self._ears), default=0)
+        for front in self._stores[:last]:
+            if not front.blocking:
+                self._empty(front)
 
     def changed(self, depth: int, keys: tuple[str, ...] | None) -> None:
         """Have the first `depth` tiers drop keys, or everything."""
@@ -43,9 +54,7 @@ class Coherence:
         if keys is None:
             self._epochs.bump_all()
             for front in fronts:
-                names = [*front.scan("")]
-                for start in range(0, len(names), _AT_ONCE):
-                    front.delete(*names[start : start + _AT_ONCE])
+                self._empty(front)
             self._epochs.bump_all()
             return
         for key in keys:
@@ -56,12 +65,19 @@ class Coherence:
             self._epochs.bump(key)
 
 
+    @staticmethod
+    def _empty(front: Store) -> None:
+        names = [*front.scan("")]
+        for start in range(0, len(names), _AT_ONCE):
+            front.delete(*names[start : start + _AT_ONCE])
+
+
 class _Ear:
     """Hears for a Coherence while that is there, and then hears no more."""
 
     def __init__(self, owner: Coherence, store: Announcing, depth: int) -> None:
         self._owner = weakref.ref(owner)
-        self._depth = depth
+        self.depth = depth
         self._remove = store.listen(self.hear)
 
     def hear(self, keys: tuple[str, ...] | None) -> None:
@@ -69,4 +85,4 @@ class _Ear:
         if owner is None:
             self._remove()
         else:
-            owner.changed(self._depth, keys)
+            owner.changed(self.depth, keys)
