@@ -64,7 +64,6 @@ class Coherence:
         for key in keys:
             self._epochs.bump(key)
 
-
     @staticmethod
     def _empty(front: Store) -> None:
         names = [*front.scan("")]
