@@ -17,6 +17,8 @@ import askonce.doors
 import askonce.events
 import askonce.stores
 import askonce.testing
+import askonce_httpx
+import askonce_langchain
 import askonce_openai
 
 CORE = Path(askonce.__file__).parent
@@ -68,7 +70,7 @@ def test_third_party_packages_are_imported_only_where_their_subject_is(path):
             assert here in homes.get(package, ()), f"{here} imports {name}"
 
 
-@pytest.mark.parametrize("door", ["askonce_openai"])
+@pytest.mark.parametrize("door", ["askonce_openai", "askonce_httpx", "askonce_langchain"])
 def test_doors_use_public_names_only(door):
     for path in files(DOORS / door):
         for name in imports_of(path):
@@ -90,7 +92,16 @@ def test_no_folder_shadows_a_real_package():
 
 @pytest.mark.parametrize(
     "package",
-    [askonce, askonce.doors, askonce.events, askonce.stores, askonce.testing, askonce_openai],
+    [
+        askonce,
+        askonce.doors,
+        askonce.events,
+        askonce.stores,
+        askonce.testing,
+        askonce_openai,
+        askonce_httpx,
+        askonce_langchain,
+    ],
     ids=lambda package: package.__name__,
 )
 def test_all_is_what_is_visible(package):

@@ -1,0 +1,5 @@
+"""The LangChain door: `set_llm_cache(LangChainCache())`."""
+
+from __future__ import annotations
+
+__all__: list[str] = []
