@@ -8,12 +8,15 @@ differs, too little to tell what it said.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Final
 
+import orjson
+
 from askonce._body import Body, canonical_value, kept_fields
 from askonce._decision import Decision, Settings
-from askonce._request import Request
+from askonce._request import Request, Target
 from askonce._surface import objects
 
 _MOST_ITEMS: Final = 48
@@ -32,9 +35,7 @@ def fingerprint(request: Request, body: Body, decision: Decision, settings: Sett
     Follows the key: what two equal keys may differ in, fingerprints do not show.
     """
     secret = blake2b(settings.secret, digest_size=32).digest() if settings.secret else b""
-    target = request.target
-    place = f"{target.origin}{target.path}?{target.query}"
-    found: dict[str, str] = {"url": _short(place.encode("utf-8", "surrogatepass"), secret)}
+    found: dict[str, str] = {"url": _place(request.target, secret)}
     if decision.scope:
         found[SCOPE] = _short(decision.scope.encode("utf-8", "surrogatepass"), secret)
     if decision.sample:
@@ -53,6 +54,12 @@ def fingerprint(request: Request, body: Body, decision: Decision, settings: Sett
     else:
         found["body"] = _short(request.body, secret)
     return found
+
+
+@lru_cache(maxsize=512)
+def _place(target: Target, secret: bytes) -> str:
+    """The digest of where it was asked: a program asks at few places, and very often."""
+    return _short(f"{target.origin}{target.path}?{target.query}".encode("utf-8", "surrogatepass"), secret)
 
 
 def _part(name: str, value: Any, secret: bytes, found: dict[str, str]) -> None:
@@ -79,8 +86,9 @@ def _is_word(value: object) -> bool:
 
 
 def _json(value: Any, secret: bytes) -> str:
-    ordered = b"".join(canonical_value(value))
-    return _short(ordered, secret)
+    if isinstance(value, str):  # most parts are texts
+        return _short(orjson.dumps(value), secret)
+    return _short(b"".join(canonical_value(value)), secret)
 
 
 def _short(content: bytes, secret: bytes) -> str:
