@@ -10,6 +10,7 @@ from askonce._call import Call
 from askonce._clock import Clock
 from askonce._decision import Settings, approves
 from askonce._entry import Entry, Headers, Meta, kept_headers
+from askonce._events import FAULT, fault
 from askonce._exchange import RawHeaders
 from askonce._fingerprint import fingerprint
 from askonce._flights import Flight, Flights
@@ -40,7 +41,32 @@ class Keeper:
         self._ledger = ledger
         self._seal = seal
 
-    def judge(
+    async def keep(
+        self,
+        call: Call,
+        flight: Flight | None,
+        outcome: Outcome,
+        *,
+        headers: RawHeaders,
+        body: bytes,
+        asked: float,
+        framed: bool,
+    ) -> None:
+        """Judge an answer, store or drop it, and let the followers go.
+
+        A fault of our own costs the entry, never the answer: the caller has it, whatever happens here.
+        """
+        try:
+            entry, why = self._judge(call, headers, body, asked, framed=framed)
+            outcome.usage = dict(entry.meta.usage)
+            await self._conclude(call, flight, entry, why, outcome)
+        except Exception as error:  # noqa: BLE001
+            fault("an answer was not stored", error)
+            self._ledger.dropped(call, FAULT, outcome)
+            if flight is not None and not flight.over:
+                self._flights.release(flight)
+
+    def _judge(
         self, call: Call, raw: RawHeaders, body: bytes, asked: float, *, framed: bool
     ) -> tuple[Entry, str]:
         """The entry an answer would become, and why it must not ("" when it may)."""
@@ -96,7 +122,7 @@ class Keeper:
             return "policy"
         return ""
 
-    async def conclude(
+    async def _conclude(
         self, call: Call, flight: Flight | None, entry: Entry, why: str, outcome: Outcome
     ) -> None:
         """Store or drop, then let the followers go."""
