@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import orjson
 
-from askonce._body import Body, canonical_value, kept_fields
+from askonce._body import Body, canonical_value
 from askonce._decision import Decision, Settings
 from askonce._request import Request, Target
 from askonce._surface import objects
@@ -23,6 +23,7 @@ _MOST_ITEMS: Final = 48
 _CLEAR: Final = frozenset(
     {"model", "role", "type", "encoding_format", "reasoning_effort", "verbosity", "voice"}
 )
+_FIGURES: Final = (bool, int, float)
 _WORD: Final = re.compile(r"[\w.:/@-]{1,64}")
 
 
@@ -45,7 +46,7 @@ def fingerprint(request: Request, body: Body, decision: Decision, settings: Sett
         if header in vary:
             found[f"header {header.decode('latin-1')}"] = _short(content, secret)
     if body.kind == "json" and body.fields:
-        for name, value in kept_fields(body.fields, settings.policy.ignore_fields).items():
+        for name, value in body.kept(settings.policy.ignore_fields).items():
             _part(name, value, secret, found)
     elif body.kind == "multipart":
         for part in body.value:
@@ -63,9 +64,9 @@ def _place(target: Target, secret: bytes) -> str:
 
 
 def _part(name: str, value: Any, secret: bytes, found: dict[str, str]) -> None:
-    if isinstance(value, bool | int | float) or (name in _CLEAR and _is_word(value)):
+    if isinstance(value, _FIGURES) or (name in _CLEAR and _is_word(value)):
         found[name] = f"={value}"
-    elif items := list(objects(value)):
+    elif items := objects(value):
         for position, item in enumerate(items[:_MOST_ITEMS]):
             label = f"{name}[{position}]"
             if "role" in item:
@@ -86,9 +87,9 @@ def _is_word(value: object) -> bool:
 
 
 def _json(value: Any, secret: bytes) -> str:
-    if isinstance(value, str):  # most parts are texts
-        return _short(orjson.dumps(value), secret)
-    return _short(b"".join(canonical_value(value)), secret)
+    # Most parts are texts.
+    content = orjson.dumps(value) if isinstance(value, str) else b"".join(canonical_value(value))
+    return blake2b(content, digest_size=4, key=secret).hexdigest()
 
 
 def _short(content: bytes, secret: bytes) -> str:
