@@ -48,12 +48,19 @@ class Body:
     kind: Literal["json", "multipart", "raw"]
     value: Any = field(repr=False)
     fields: dict[str, Any] = field(default_factory=dict[str, Any], repr=False)
+    _kept: tuple[frozenset[str], dict[str, Any]] | None = field(default=None, init=False, repr=False)
+
+    def kept(self, ignore: frozenset[str]) -> dict[str, Any]:
+        """The fields that are part of the question, see `kept_fields`; made once."""
+        if self._kept is None or self._kept[0] is not ignore:
+            self._kept = (ignore, kept_fields(self.fields, ignore))
+        return self._kept[1]
 
     def canonical(self, ignore: frozenset[str]) -> list[bytes]:
         """Parts that are equal exactly when two bodies ask the same thing; hashed length-prefixed."""
         if self.kind == "json":
             if type(self.value) is dict:
-                return [b"json", *canonical_value(kept_fields(self.fields, ignore))]
+                return [b"json", *canonical_value(self.kept(ignore))]
             return [b"json", orjson.dumps(self.value)]
         if self.kind == "multipart":
             return [b"multipart", *_multipart.canonical(self.value, ignore)]

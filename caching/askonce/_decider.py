@@ -8,7 +8,10 @@ from askonce import _key
 from askonce._body import Body, parse
 from askonce._control import NOTHING_SAID, Control
 from askonce._decision import Decision, Settings, considers, decide
+from askonce._errors import AskOnceError
+from askonce._events import FAULT, fault
 from askonce._request import CREDENTIAL_HEADERS, Request
+from askonce._surface import OTHER
 
 _ROOM: Final = 4 << 20
 _MOST: Final = 4096
@@ -47,6 +50,8 @@ class Decider:
     def decide(self, request: Request, said: Control) -> tuple[Decision, Body | None]:
         """What may happen with a request, and its body where that had to be read.
 
+        A fault of our own means a bypass: never an error where there would be none without a cache.
+
         Raises:
             ConfigurationError: as `askonce._decision.decide`.
         """
@@ -59,11 +64,17 @@ class Decider:
             if known is not None:
                 self._remember(ticket, known, len(request.body))
                 return known, None
-        if considers(self._settings, request.method, request.target.path):
-            body = parse(request.header(b"content-type"), request.body)
-        else:
-            body = _UNCONSIDERED
-        decision = decide(self._settings, request, body, said)
+        try:
+            if considers(self._settings, request.method, request.target.path):
+                body = parse(request.header(b"content-type"), request.body)
+            else:
+                body = _UNCONSIDERED
+            decision = decide(self._settings, request, body, said)
+        except AskOnceError:
+            raise
+        except Exception as error:  # noqa: BLE001 - such as a body too deep for the rest of the caller's stack
+            fault("a call was not cached", error)
+            return self._undecided(said), _UNCONSIDERED
         if ticket is not None and not decision.bypass:
             self._remember(ticket, decision, len(request.body))
         return decision, body
@@ -71,6 +82,27 @@ class Decider:
     def forget(self) -> None:
         """Remember nothing."""
         self._young, self._old, self._room = {}, {}, _ROOM
+
+    def _undecided(self, said: Control) -> Decision:
+        """What holds for a request that could not be decided: the cache stays out of its way."""
+        return Decision(
+            bypass=FAULT,
+            terms=self._settings.policy.terms,
+            surface=OTHER,
+            model="",
+            key="",
+            scope="",
+            sample=0,
+            read=False,
+            write=False,
+            offline=(said.mode or self._settings.mode) == "offline",
+            coalesce=False,
+            ttl=None,
+            max_age=None,
+            stale_while_revalidate=0.0,
+            stale_if_error=0.0,
+            tags=(),
+        )
 
     def _ticket(self, request: Request, said: Control) -> _Ticket | None:
         if not self._remembers or request.unread or len(request.body) > _LARGEST:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, TypeAlias, cast
 
 Headers: TypeAlias = tuple[tuple[str, str], ...]
@@ -17,12 +18,16 @@ def kept_headers(headers: list[tuple[bytes, bytes]]) -> Headers:
     retry hints or credentials; never the encoding and length of a body that is stored decoded.
     """
     return tuple(
-        (name, value.decode("latin-1"))
-        for raw, value in headers
-        if (name := raw.decode("latin-1").lower()) in _KEPT
-        or name.startswith("openai-")
-        or name.endswith("request-id")
+        [(name, value.decode("latin-1")) for raw, value in headers if (name := _kept_name(raw)) is not None]
     )
+
+
+@lru_cache(maxsize=512)
+def _kept_name(raw: bytes) -> str | None:
+    """A header's name in lower case; None for one that is not stored. Providers send the same few."""
+    name = raw.decode("latin-1").lower()
+    kept = name in _KEPT or name.startswith("openai-") or name.endswith("request-id")
+    return name if kept else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

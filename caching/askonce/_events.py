@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from askonce.events import Event
 
 _INTERVAL: Final = 60.0
+FAULT: Final = "internal error"
+"""The reason of an outcome where the fault is ours."""
 
 
 Listener: TypeAlias = "Callable[[Event], None]"
@@ -54,6 +56,18 @@ _lock = threading.Lock()
 def warn(part: str, message: str, *details: object) -> None:
     """Log a warning on `askonce.<part>`, the same one at most once a minute."""
     _say("warning", part, message, details)
+
+
+def fault(what: str, error: Exception) -> None:
+    """Warn that something of ours failed which never should.
+
+    Says where, and not what the exception says: a prompt may stand in that.
+    """
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = "" if trace is None else f" in {trace.tb_frame.f_code.co_name}, line {trace.tb_lineno}"
+    warn("flow", "%s: %s%s. Please report it; calls go on", what, type(error).__name__, where)
 
 
 def inform(part: str, message: str, *details: object) -> None:

@@ -8,18 +8,22 @@ differs, too little to tell what it said.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Final
 
-from askonce._body import Body, canonical_value, kept_fields
+import orjson
+
+from askonce._body import Body, canonical_value
 from askonce._decision import Decision, Settings
-from askonce._request import Request
+from askonce._request import Request, Target
 from askonce._surface import objects
 
 _MOST_ITEMS: Final = 48
 _CLEAR: Final = frozenset(
     {"model", "role", "type", "encoding_format", "reasoning_effort", "verbosity", "voice"}
 )
+_FIGURES: Final = (bool, int, float)
 _WORD: Final = re.compile(r"[\w.:/@-]{1,64}")
 
 
@@ -32,9 +36,7 @@ def fingerprint(request: Request, body: Body, decision: Decision, settings: Sett
     Follows the key: what two equal keys may differ in, fingerprints do not show.
     """
     secret = blake2b(settings.secret, digest_size=32).digest() if settings.secret else b""
-    target = request.target
-    place = f"{target.origin}{target.path}?{target.query}"
-    found: dict[str, str] = {"url": _short(place.encode("utf-8", "surrogatepass"), secret)}
+    found: dict[str, str] = {"url": _place(request.target, secret)}
     if decision.scope:
         found[SCOPE] = _short(decision.scope.encode("utf-8", "surrogatepass"), secret)
     if decision.sample:
@@ -44,7 +46,7 @@ def fingerprint(request: Request, body: Body, decision: Decision, settings: Sett
         if header in vary:
             found[f"header {header.decode('latin-1')}"] = _short(content, secret)
     if body.kind == "json" and body.fields:
-        for name, value in kept_fields(body.fields, settings.policy.ignore_fields).items():
+        for name, value in body.kept(settings.policy.ignore_fields).items():
             _part(name, value, secret, found)
     elif body.kind == "multipart":
         for part in body.value:
@@ -55,10 +57,16 @@ def fingerprint(request: Request, body: Body, decision: Decision, settings: Sett
     return found
 
 
+@lru_cache(maxsize=512)
+def _place(target: Target, secret: bytes) -> str:
+    """The digest of where it was asked: a program asks at few places, and very often."""
+    return _short(f"{target.origin}{target.path}?{target.query}".encode("utf-8", "surrogatepass"), secret)
+
+
 def _part(name: str, value: Any, secret: bytes, found: dict[str, str]) -> None:
-    if isinstance(value, bool | int | float) or (name in _CLEAR and _is_word(value)):
+    if isinstance(value, _FIGURES) or (name in _CLEAR and _is_word(value)):
         found[name] = f"={value}"
-    elif items := list(objects(value)):
+    elif items := objects(value):
         for position, item in enumerate(items[:_MOST_ITEMS]):
             label = f"{name}[{position}]"
             if "role" in item:
@@ -79,8 +87,9 @@ def _is_word(value: object) -> bool:
 
 
 def _json(value: Any, secret: bytes) -> str:
-    ordered = b"".join(canonical_value(value))
-    return _short(ordered, secret)
+    # Most parts are texts.
+    content = orjson.dumps(value) if isinstance(value, str) else b"".join(canonical_value(value))
+    return blake2b(content, digest_size=4, key=secret).hexdigest()
 
 
 def _short(content: bytes, secret: bytes) -> str:

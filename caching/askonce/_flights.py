@@ -22,9 +22,8 @@ import time
 import weakref
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from askonce._fork import renew_after_fork
 
@@ -52,8 +51,10 @@ class State(Enum):
     RELEASED = "the answer is not to be shared; everybody asks on their own"
 
 
-@dataclass(frozen=True, eq=False)
-class Owner:
+_UNDECIDED: Final = (State.PENDING, State.LIVE)  # no set: hashing a member is a call
+
+
+class Owner(NamedTuple):
     """Who runs a call: a thread, and the event loop when it is a task."""
 
     thread: threading.Thread
@@ -112,7 +113,7 @@ class Flight:
     @property
     def over(self) -> bool:
         """True once it landed, failed or was released; nothing changes it after that."""
-        return self.state not in {State.PENDING, State.LIVE}
+        return self.state not in _UNDECIDED
 
     def on_end(self, tell: Callable[[], None]) -> None:
         """Have `tell()` called when it is over, or is forgotten without having ended. It must not block."""

@@ -217,9 +217,9 @@ class Flow:
         if opened.body is None:
             return self._streaming.lead(call, opened, flight, asked, reason)
         outcome = self._ledger.told(call, "miss", reason, stored=False)
-        entry, why = self._keeper.judge(call, opened.headers, opened.body, asked, framed=opened.framed)
-        outcome.usage = dict(entry.meta.usage)
-        await self._keeper.conclude(call, flight, entry, why, outcome)
+        await self._keeper.keep(
+            call, flight, outcome, headers=opened.headers, body=opened.body, asked=asked, framed=opened.framed
+        )
         return Reply(outcome=outcome, native=opened.native)
 
     # -- refresh --------------------------------------------------------------------------------
@@ -253,10 +253,15 @@ class Flow:
             asked = time.perf_counter()
             opened = await call.face.again(call.exchange)
             if opened.status == _OK and opened.body is not None:
-                entry, why = self._keeper.judge(
-                    call, opened.headers, opened.body, asked, framed=opened.framed
+                await self._keeper.keep(
+                    call,
+                    flight,
+                    outcome,
+                    headers=opened.headers,
+                    body=opened.body,
+                    asked=asked,
+                    framed=opened.framed,
                 )
-                await self._keeper.conclude(call, flight, entry, why, outcome)
         except Exception as error:  # noqa: BLE001 - the caller has its answer
             self._ledger.counters.dropped(f"refresh: {type(error).__name__}")
 

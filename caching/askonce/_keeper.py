@@ -9,7 +9,8 @@ from askonce import _codec
 from askonce._call import Call
 from askonce._clock import Clock
 from askonce._decision import Settings, approves
-from askonce._entry import Entry, Headers, Meta, kept_headers
+from askonce._entry import Entry, Meta, kept_headers
+from askonce._events import FAULT, fault
 from askonce._exchange import RawHeaders
 from askonce._fingerprint import fingerprint
 from askonce._flights import Flight, Flights
@@ -40,13 +41,38 @@ class Keeper:
         self._ledger = ledger
         self._seal = seal
 
-    def judge(
+    async def keep(
+        self,
+        call: Call,
+        flight: Flight | None,
+        outcome: Outcome,
+        *,
+        headers: RawHeaders,
+        body: bytes,
+        asked: float,
+        framed: bool,
+    ) -> None:
+        """Judge an answer, store or drop it, and let the followers go.
+
+        A fault of our own costs the entry, never the answer: the caller has it, whatever happens here.
+        """
+        try:
+            entry, why = self._judge(call, headers, body, asked, framed=framed)
+            outcome.usage = dict(entry.meta.usage)
+            await self._conclude(call, flight, entry, why, outcome)
+        except Exception as error:  # noqa: BLE001
+            fault("an answer was not stored", error)
+            self._ledger.dropped(call, FAULT, outcome)
+            if flight is not None and not flight.over:
+                self._flights.release(flight)
+
+    def _judge(
         self, call: Call, raw: RawHeaders, body: bytes, asked: float, *, framed: bool
     ) -> tuple[Entry, str]:
         """The entry an answer would become, and why it must not ("" when it may)."""
         decision = call.decision
         headers = kept_headers(raw)
-        content_type = _value(headers, "content-type")
+        content_type = next((value for key, value in headers if key == "content-type"), "")
         reading = read_answer(decision.surface.name, content_type, body)
         now = self._clock()
         expires, gone = decision.lives(now)
@@ -70,13 +96,12 @@ class Keeper:
                 else {},
             ),
         )
-        return entry, self._why_not(call, entry, reading.flaws, framed=framed)
+        return entry, self._why_not(call, entry, content_type, reading.flaws, framed=framed)
 
-    def _why_not(self, call: Call, entry: Entry, flaws: set[str], *, framed: bool) -> str:
+    def _why_not(self, call: Call, entry: Entry, content_type: str, flaws: set[str], *, framed: bool) -> str:
         decision = call.decision
         if not decision.write:
             return "not asked to"
-        content_type = entry.header("content-type")
         if content_type.lower().startswith(_RECORDED):
             # A stream that was read whole (a background refresh): the same rules of completeness.
             recorder = Recorder(content_type, "", framed, decision.terms.max_entry_bytes)
@@ -96,7 +121,7 @@ class Keeper:
             return "policy"
         return ""
 
-    async def conclude(
+    async def _conclude(
         self, call: Call, flight: Flight | None, entry: Entry, why: str, outcome: Outcome
     ) -> None:
         """Store or drop, then let the followers go."""
@@ -126,7 +151,3 @@ class Keeper:
             return _codec.encode(call.decision.key, entry, self._seal)
         except (TypeError, ValueError):
             return None
-
-
-def _value(headers: Headers, name: str) -> str:
-    return next((value for key, value in headers if key == name), "")

@@ -42,9 +42,9 @@ class Streaming:
                     self._flights.fail(flight, counts=recorder.reason != "closed early")
                 self._ledger.dropped(call, recorder.reason, outcome)
                 return
-            entry, why = self._keeper.judge(call, opened.headers, recorder.body, asked, framed=True)
-            outcome.usage = dict(entry.meta.usage)
-            await self._keeper.conclude(call, flight, entry, why, outcome)
+            await self._keeper.keep(
+                call, flight, outcome, headers=opened.headers, body=recorder.body, asked=asked, framed=True
+            )
 
         assert opened.source is not None and opened.close is not None  # noqa: PT018, S101 - a live response has both
         shared = SharedStream(

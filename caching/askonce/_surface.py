@@ -6,7 +6,7 @@ job queue is never mistaken for a question (a Rule with a `ttl` opens further on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final, TypeAlias, cast
@@ -56,12 +56,11 @@ class Surface:
     media: tuple[str, ...] = ()
 
 
-def objects(value: Any) -> Iterator[Json]:
+def objects(value: Any) -> list[Json]:
     """The objects of a list, and nothing when it is no list."""
-    if isinstance(value, list):
-        for item in cast("list[Any]", value):
-            if isinstance(item, dict):
-                yield cast("Json", item)
+    if not isinstance(value, list):
+        return []
+    return [item for item in cast("list[Json]", value) if isinstance(item, dict)]
 
 
 def _object(value: Any) -> Json:
@@ -81,14 +80,14 @@ _SAYS = ("content", "tool_calls", "function_call", "audio", "refusal")
 
 def _chat(answer: Json) -> Reading:
     reading = Reading(plain_usage(answer.get("usage")))
-    choices = list(objects(answer.get("choices")))
+    choices = objects(answer.get("choices"))
     for choice in choices:
         _finish(reading, choice.get("finish_reason"))
         message = _object(choice.get("message"))
-        if not any(message.get(name) for name in _SAYS):
-            reading.flaws.add(EMPTY)
-        elif message.get("refusal"):
+        if message.get("refusal"):
             reading.flaws.add(REFUSED)
+        elif not (message.get("content") or any(message.get(name) for name in _SAYS)):
+            reading.flaws.add(EMPTY)
     if not choices:
         reading.flaws.add(EMPTY)
     return reading
@@ -123,7 +122,7 @@ def _all_said(reading: Reading, said: dict[str, bool], finished: set[str]) -> No
 
 def _completion(answer: Json) -> Reading:
     reading = Reading(plain_usage(answer.get("usage")))
-    choices = list(objects(answer.get("choices")))
+    choices = objects(answer.get("choices"))
     for choice in choices:
         _finish(reading, choice.get("finish_reason"))
     if not choices or not all(choice.get("text") for choice in choices):
@@ -156,7 +155,7 @@ def _response(answer: Json) -> Reading:
         reading.flaws.add(REFUSED if filtered else TRUNCATED)
     elif status != "completed":
         reading.flaws.add(INCOMPLETE)
-    outputs = list(objects(answer.get("output")))
+    outputs = objects(answer.get("output"))
     parts = [part for output in outputs for part in objects(output.get("content"))]
     if any(part.get("type") == "refusal" for part in parts):
         reading.flaws.add(REFUSED)
@@ -240,7 +239,7 @@ def read_answer(surface_name: str, content_type: str, body: bytes) -> Reading:
     surface = _BY_NAME.get(surface_name, OTHER)
     if not body:
         return Reading(flaws={EMPTY})
-    media = content_type.partition(";")[0].strip().lower()
+    media = _media_of(content_type)
     try:
         if media == "text/event-stream":
             return _read_stream(surface, body)
@@ -250,6 +249,12 @@ def read_answer(surface_name: str, content_type: str, body: bytes) -> Reading:
         return Reading() if not media or media.startswith(surface.media) else Reading(flaws={ERROR})
     except Exception:  # noqa: BLE001 - whatever an answer looks like, its caller gets it; it is not stored
         return Reading(flaws={ERROR})
+
+
+@lru_cache(maxsize=128)
+def _media_of(content_type: str) -> str:
+    """The media type without its parameters, in lower case."""
+    return content_type.partition(";")[0].strip().lower()
 
 
 def _read_object(surface: Surface, body: bytes) -> Reading:

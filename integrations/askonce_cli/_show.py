@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
-from urllib.parse import urlsplit
 
 from rich import box
 from rich.console import Console
@@ -55,10 +55,7 @@ def show(report: Report, console: Console) -> None:
 
 def shown_url(url: str) -> str:
     """A store URL without user and password."""
-    parts = urlsplit(url)
-    if "@" not in parts.netloc:
-        return url
-    return parts._replace(netloc=f"***@{parts.netloc.rpartition('@')[2]}").geturl()
+    return re.sub("(?<=://)[^/?#]*@", "***@", url)
 
 
 def _heading(report: Report) -> Text:

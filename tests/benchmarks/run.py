@@ -46,6 +46,7 @@ BOUNDS = {
     "store get above redis-py GET": 60.0,
     "store get above redis-py GET, asyncio": 120.0,
     "hit in Redis, own share above redis-py GET": 60.0,
+    "hit in Redis, decoded anew, own share above redis-py GET": 60.0,
     "get_many(500) / MGET": 2.0,
     "get_many(500) / MGET, asyncio": 2.0,
     "tiered hit in memory above it": 5.0,

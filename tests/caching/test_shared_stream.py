@@ -757,11 +757,8 @@ def test_a_stream_whose_store_fails_is_whole_all_the_same(kit, k):
     assert k.consume(follower) == whole(k)
 
 
-@pytest.mark.parametrize("face", ["sync", "async"])
-def test_a_store_that_hangs_does_not_hold_up_the_chunks(kit, k, face):
+def test_a_store_that_hangs_does_not_hold_up_the_chunks(kit, k):
     """The last chunk is the caller's; storing is ours. (Sync callers store themselves, after the chunk.)"""
-    if face == "sync":
-        pytest.skip("a sync caller stores in its own thread")
     store = FlakyStore(MemoryStore(clock=kit.clock))
     cache = kit.cache(store)
 

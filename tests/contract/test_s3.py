@@ -61,8 +61,8 @@ class TestOnRclone(Contract):
     def _server(self, rclone, rclone_bucket):
         self.url, self.bucket = rclone.endpoint_url, rclone_bucket
 
-    def test_threads_at_once_never_see_a_wrong_value(self):
-        pytest.skip("rclone fails requests for a file that another one writes: see the test below")
+    # rclone fails requests for a file that another one writes: see the test below.
+    test_threads_at_once_never_see_a_wrong_value = None
 
 
 def test_what_a_server_tears_is_an_error_and_never_a_value(rclone, rclone_bucket):

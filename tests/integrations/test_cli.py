@@ -396,6 +396,7 @@ def test_help_gives_examples():
     [
         ("disk:///tmp/a?max_bytes=1GiB", "disk:///tmp/a?max_bytes=1GiB"),
         ("redis://me:secret@host:6379/0", "redis://***@host:6379/0"),
+        ("redis+sentinel://me:s@a:1,[::1]:2/it?prefix=p@q", "redis+sentinel://***@a:1,[::1]:2/it?prefix=p@q"),
         ("memory://", "memory://"),
     ],
 )

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from askonce._errors import ConfigurationError
 
@@ -128,17 +128,20 @@ def read_address(url: str, known: frozenset[str]) -> Address:
         allowed = ", ".join(f"{name}://" for name in SCHEMES)
         raise ConfigurationError(f"Redis URL of the scheme {scheme!r} is not known; allowed: {allowed}")
     kind, tls = found
-    parts = urlsplit(url)
-    if parts.fragment:
+    # Not urllib's urlsplit: it refuses an IPv6 address among several hosts, in some versions.
+    beginning, hash_, _ = url.removeprefix(f"{scheme}://").partition("#")
+    beginning, _, query = beginning.partition("?")
+    authority, slash, path = beginning.partition("/")
+    if hash_:
         raise ConfigurationError(f"store URL {scheme}://: '#' is not allowed; allowed: %23 in its place")
     readers = {**_CONNECTION, **(_TLS if tls else {}), **(_SENTINEL if kind == "sentinel" else {})}
-    options, rest = _read_query(scheme, parts.query, readers, known)
+    options, rest = _read_query(scheme, query, readers, known)
     sentinel = {name.removeprefix("sentinel_"): options.pop(name) for name in _SENTINEL if name in options}
-    user, at, place = parts.netloc.rpartition("@")
+    user, at, place = authority.rpartition("@")
     if at:
         name, _, password = user.partition(":")
         options |= {key: unquote(text) for key, text in (("username", name), ("password", password)) if text}
-    service = _read_path(scheme, kind, parts, options)
+    service = _read_path(scheme, kind, slash + path, options)
     if kind == "unix":
         return Address(kind, tls, (), options=options, rest=rest)
     nodes = tuple(_node(scheme, one, _PORTS[kind]) for one in place.split(",")) if place else ()
@@ -174,9 +177,9 @@ def _read_query(
     return options, rest
 
 
-def _read_path(scheme: str, kind: Kind, parts: SplitResult, options: dict[str, Any]) -> str:
+def _read_path(scheme: str, kind: Kind, path: str, options: dict[str, Any]) -> str:
     """Put the path where it belongs; the service of a sentinel is returned."""
-    path = unquote(parts.path)
+    path = unquote(path)
     if kind == "unix":
         if not path.strip("/"):
             raise ConfigurationError(

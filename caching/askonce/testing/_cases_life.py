@@ -9,7 +9,7 @@ import random
 import threading
 import traceback
 import warnings
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 class LifeCases:
     """The tests. `store` and `open_face` are fixtures of `StoreContract`."""
-
-    forks: ClassVar[bool] = True
 
     def test_ping_finds_a_working_store(self, store: Face) -> None:
         health = store.ping()
@@ -74,7 +72,7 @@ class LifeCases:
         assert wrong == []
 
     def test_a_forked_child_reads_and_writes(self, store: Face, open_face: Callable[[], Face]) -> None:
-        if not (self.forks and hasattr(os, "fork")):
+        if not hasattr(os, "fork"):
             pytest.skip("no fork here")
         store.set("parent", b"from the parent", None)
         with warnings.catch_warnings():

@@ -76,11 +76,13 @@ class _AsyncFace:
 class StoreContract(DataCases, LifeCases):
     """Subclass it, implement `make_store`, and pytest runs the suite.
 
+    A test that says more than the store promises is left out by name, such as
+    `test_a_forked_child_reads_and_writes = None`.
+
     Attributes:
         tmp_path: an empty folder of this test's own, for stores that need one.
         large_value: bytes of the largest value tried; 0 leaves that test out.
         long_key: characters of the longest key tried.
-        forks: whether the store promises to work in a forked child.
         loose_expiry: seconds by which `Stored.expires_at` may differ from what was set, where the
             medium rounds it.
     """
