@@ -107,3 +107,8 @@ class Reply:
     status: int = 200
     headers: RawHeaders | None = field(default=None, repr=False)
     patience: float | None = None
+
+    @property
+    def bypassed(self) -> bool:
+        """True when the door has to call the provider as if askonce were not there."""
+        return self.entry is None and self.reader is None and self.native is None

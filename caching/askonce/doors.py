@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from askonce._buffer import StreamBroken
 from askonce._cache_status import cache_status
+from askonce._doorway import NativeCall, content_of, is_form, on_asyncio
 from askonce._errors import missing_extra
+from askonce._events import fault
 from askonce._exchange import AsyncExchange, Exchange, Opened, Reply
 from askonce._family import MARK, Family, asked, family_of, opened, patience_of
 from askonce._reader import Reader
@@ -18,14 +20,19 @@ __all__ = [
     "AsyncExchange",
     "Exchange",
     "Family",
+    "NativeCall",
     "Opened",
     "Reader",
     "Reply",
     "StreamBroken",
     "asked",
     "cache_status",
+    "content_of",
     "family_of",
+    "fault",
+    "is_form",
     "missing_extra",
+    "on_asyncio",
     "opened",
     "patience_of",
 ]

@@ -1,5 +1,16 @@
-"""The httpx door: transports that put a cache under every httpx and httpx2 client."""
+"""The httpx door: a cache beneath every httpx and httpx2 client, and so beneath nearly every LLM SDK."""
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from askonce_httpx._everywhere import disable_cache, enable_cache
+from askonce_httpx._transport import AsyncCacheTransport, CacheTransport
+from askonce_httpx._wrap import unwrap_client, wrap_client
+
+__all__ = [
+    "AsyncCacheTransport",
+    "CacheTransport",
+    "disable_cache",
+    "enable_cache",
+    "unwrap_client",
+    "wrap_client",
+]

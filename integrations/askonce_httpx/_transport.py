@@ -1,0 +1,265 @@
+"""A transport with a cache in front of another one.
+
+It stands below the client, so redirects, authentication, event hooks, cookies and time-outs are the
+client's as ever, and above the network. What it does not know as a question to a language model passes
+through untouched and unread.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
+
+from askonce import Cache, ConfigurationError, OfflineMiss
+from askonce.doors import MARK, Reply, asked, content_of, is_form, on_asyncio
+from askonce_httpx._exchanges import AsyncCall, SyncCall
+from askonce_httpx._families import load, package_of
+
+if TYPE_CHECKING:
+    import httpx
+    import httpx2
+
+_GATEWAY_TIMEOUT: Final = 504
+
+
+class _Cached:
+    """What the sync and the async transport share.
+
+    Args:
+        cache: answers the requests.
+        inner: the transport that sends what is not answered; None: the default transport of the package
+            that a request comes from, made when it is first needed.
+    """
+
+    _default: str
+
+    def __init__(self, cache: Cache, inner: Any) -> None:
+        self.cache = cache
+        self.inner = inner
+        self._made: dict[str, Any] = {}
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.cache!r}>"
+
+    def _inner_for(self, request: Any) -> Any:
+        if self.inner is not None:
+            return self.inner
+        package = package_of(request)
+        made = self._made.get(package.__name__)
+        if made is None:
+            made = self._made.setdefault(package.__name__, getattr(package, self._default)())
+        return made
+
+    def _passes(self, request: Any) -> bool:
+        """True for a request that a door above has taken, or that no rule knows."""
+        return MARK in request.extensions or not self.cache.considers(request.method, request.url.path)
+
+    @property
+    def _owned(self) -> list[Any]:
+        return [self.inner] if self.inner is not None else list(self._made.values())
+
+
+class _Sync(_Cached):
+    _default = "HTTPTransport"
+
+    def handle_request(self, request: Any) -> Any:
+        """Answer a request from the cache, or have it sent.
+
+        Raises:
+            ConfigurationError: for a Cache-Control directive with a bad value.
+            OfflineMiss: in offline mode, when nothing is stored.
+            Exception: whatever the inner transport raises, unchanged.
+        """
+        inner = self._inner_for(request)
+        if self._passes(request):
+            return inner.handle_request(request)
+        body = content_of(request)
+        if body is None and is_form(request):
+            body = request.read()
+        call = SyncCall(request, body, inner)
+        try:
+            reply = self.cache.ask(call)
+        except OfflineMiss as miss:
+            return _gateway_timeout(request, miss)
+        if reply.bypassed:
+            reply.native = call.send()
+        return _with_age(call.answered(reply, live_async=False), reply)
+
+    def close(self) -> None:
+        """Close the transport that it stands in front of. The cache stays open."""
+        for one in self._owned:
+            one.close()
+
+    def __enter__(self) -> Self:
+        if self.inner is not None:
+            self.inner.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for one in self._owned:
+            one.__exit__(kind, error, trace)
+
+
+class _Async(_Cached):
+    _default = "AsyncHTTPTransport"
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """Answer a request from the cache, or have it sent. Raises as `CacheTransport` does."""
+        inner = self._inner_for(request)
+        if self._passes(request):
+            return await inner.handle_async_request(request)
+        if not on_asyncio():
+            if self.cache.never_asks(asked(request, None)):
+                raise OfflineMiss("mode is offline, and only asyncio is answered from the cache")
+            return await inner.handle_async_request(request)
+        body = content_of(request)
+        if body is None and is_form(request):
+            body = await request.aread()
+        call = AsyncCall(request, body, inner)
+        try:
+            reply = await self.cache.aask(call)
+        except OfflineMiss as miss:
+            return _gateway_timeout(request, miss)
+        if reply.bypassed:
+            reply.native = await call.send()
+        return _with_age(call.answered(reply, live_async=True), reply)
+
+    async def aclose(self) -> None:
+        """Close the transport that it stands in front of. The cache stays open."""
+        for one in self._owned:
+            await one.aclose()
+
+    async def __aenter__(self) -> Self:
+        if self.inner is not None:
+            await self.inner.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        trace: TracebackType | None = None,
+    ) -> None:
+        for one in self._owned:
+            await one.__aexit__(kind, error, trace)
+
+
+def _with_age(response: Any, reply: Reply) -> Any:
+    """RFC 9111 section 5.1: what comes from a cache says how old it is."""
+    if reply.entry is not None:
+        response.headers["age"] = str(int(reply.outcome.age or 0))
+    return response
+
+
+def _gateway_timeout(request: Any, miss: OfflineMiss) -> Any:
+    """What RFC 9111 section 5.2.1.7 wants for `only-if-cached`; in offline mode the miss itself is raised."""
+    if "only-if-cached" not in request.headers.get("cache-control", "").lower():
+        raise miss
+    package = package_of(request)
+    # SDKs retry a 504 unless they are told that it is of no use.
+    headers = {"cache-status": "askonce; fwd=miss", "x-should-retry": "false"}
+    return package.Response(
+        _GATEWAY_TIMEOUT, headers=headers, stream=package.ByteStream(b""), request=request
+    )
+
+
+@lru_cache(maxsize=4)
+def _class_for(package: Any, *, awaits: bool) -> type[Any]:
+    """The transport class of one package. Never one with both bases: some SDKs refuse what mentions httpx."""
+    base: Any = package.AsyncBaseTransport if awaits else package.BaseTransport
+    own = _Async if awaits else _Sync
+    name = "AsyncCacheTransport" if awaits else "CacheTransport"
+    return type(name, (own, base), {"__module__": "askonce_httpx", "__doc__": own.__doc__})
+
+
+def _made(cache: Cache | None, inner: Any, family: str | None, *, awaits: bool) -> Any:
+    if cache is not None and not isinstance(cache, Cache):
+        raise ConfigurationError(f"cache={type(cache).__name__} is not allowed; allowed: a Cache or None")
+    method = "handle_async_request" if awaits else "handle_request"
+    if inner is not None and not hasattr(inner, method):
+        raise ConfigurationError(
+            f"inner={type(inner).__name__} is not allowed; allowed: a transport with {method}(), or None"
+        )
+    package = package_of(inner) if inner is not None else None
+    if family is not None:
+        wanted = load(family)
+        if package is not None and package is not wanted:
+            raise ConfigurationError(
+                f"family={family!r} with a transport of {package.__name__} is not allowed; "
+                "allowed: leave family out"
+            )
+        package = wanted
+    own = _Async if awaits else _Sync
+    kind = own if package is None else _class_for(package, awaits=awaits)
+    return kind(cache or Cache(), inner)
+
+
+@overload
+def CacheTransport(
+    cache: Cache | None = None,
+    inner: httpx.BaseTransport | None = None,
+    *,
+    family: Literal["httpx"] | None = None,
+) -> httpx.BaseTransport: ...
+@overload
+def CacheTransport(
+    cache: Cache | None = None, inner: httpx2.BaseTransport | None = None, *, family: Literal["httpx2"]
+) -> httpx2.BaseTransport: ...
+@overload
+def CacheTransport(cache: Cache | None, inner: httpx2.BaseTransport) -> httpx2.BaseTransport: ...
+@overload
+def CacheTransport(cache: Cache | None = None, *, inner: httpx2.BaseTransport) -> httpx2.BaseTransport: ...
+def CacheTransport(cache: Cache | None = None, inner: Any = None, *, family: str | None = None) -> Any:  # noqa: N802
+    """A transport for `httpx.Client(transport=...)` or `httpx2.Client(transport=...)`.
+
+    A client that is given a transport no longer makes its own with proxies, TLS settings, limits and
+    HTTP/2: to keep those, `wrap_client` a client that has them.
+
+    Args:
+        cache: the cache to use; None: a new `Cache()`.
+        inner: the transport that sends what is not answered; None: the package's default one. Closed with
+            this one; the cache is not.
+        family: "httpx" or "httpx2": whose `BaseTransport` it is derived from. None: that of `inner`; without
+            `inner` it serves both packages and is derived from neither.
+
+    Raises:
+        ConfigurationError: for an argument of the wrong kind, or a package that is not installed.
+    """
+    return _made(cache, inner, family, awaits=False)
+
+
+@overload
+def AsyncCacheTransport(
+    cache: Cache | None = None,
+    inner: httpx.AsyncBaseTransport | None = None,
+    *,
+    family: Literal["httpx"] | None = None,
+) -> httpx.AsyncBaseTransport: ...
+@overload
+def AsyncCacheTransport(
+    cache: Cache | None = None, inner: httpx2.AsyncBaseTransport | None = None, *, family: Literal["httpx2"]
+) -> httpx2.AsyncBaseTransport: ...
+@overload
+def AsyncCacheTransport(
+    cache: Cache | None, inner: httpx2.AsyncBaseTransport
+) -> httpx2.AsyncBaseTransport: ...
+@overload
+def AsyncCacheTransport(
+    cache: Cache | None = None, *, inner: httpx2.AsyncBaseTransport
+) -> httpx2.AsyncBaseTransport: ...
+def AsyncCacheTransport(cache: Cache | None = None, inner: Any = None, *, family: str | None = None) -> Any:  # noqa: N802
+    """`CacheTransport`, for `AsyncClient`. On trio requests pass through uncached."""
+    return _made(cache, inner, family, awaits=True)
+
+
+def cached(cache: Cache, inner: Any, *, awaits: bool) -> Any:
+    """A caching transport in front of a given one."""
+    return _made(cache, inner, None, awaits=awaits)
+
+
+def is_cached(transport: Any) -> bool:
+    """True for a transport of ours."""
+    return isinstance(transport, _Cached)
