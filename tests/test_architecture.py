@@ -18,7 +18,6 @@ import askonce.events
 import askonce.stores
 import askonce.testing
 import askonce_httpx
-import askonce_langchain
 import askonce_openai
 
 CORE = Path(askonce.__file__).parent
@@ -70,7 +69,7 @@ def test_third_party_packages_are_imported_only_where_their_subject_is(path):
             assert here in homes.get(package, ()), f"{here} imports {name}"
 
 
-@pytest.mark.parametrize("door", ["askonce_openai", "askonce_httpx", "askonce_langchain"])
+@pytest.mark.parametrize("door", ["askonce_openai", "askonce_httpx"])
 def test_doors_use_public_names_only(door):
     for path in files(DOORS / door):
         for name in imports_of(path):
@@ -100,7 +99,6 @@ def test_no_folder_shadows_a_real_package():
         askonce.testing,
         askonce_openai,
         askonce_httpx,
-        askonce_langchain,
     ],
     ids=lambda package: package.__name__,
 )
