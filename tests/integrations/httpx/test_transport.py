@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 
 import httpx
 import httpx2
 import pytest
-from conftest import ASK, HEADERS
 
 from askonce import Cache, ConfigurationError, OfflineMiss, Policy, track, using
-from askonce.testing import Fault
+from askonce.testing._provider.faults import Fault
 from askonce_httpx import AsyncCacheTransport, CacheTransport
 
+ASK = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
+HEADERS = {"authorization": "Bearer k"}
 STREAM = {**ASK, "stream": True}
-# What is about the one transmission, or about the cache.
-PASSING = {"cache-status", "age", "content-length", "transfer-encoding", "content-encoding", "connection"}
-HOPS = dict.fromkeys(PASSING)
-
-
-def said(response):
-    """What an answer says, without what is about its transmission."""
-    headers = {name: value for name, value in response.headers.items() if name not in PASSING}
-    return response.status_code, headers, response.content
 
 
 @pytest.mark.parametrize("zipped", [False, True], ids=["plain", "gzip"])
@@ -46,15 +39,18 @@ async def test_a_hit_equals_the_first_answer(way, provider, chat, cache, zipped)
 
 @pytest.mark.parametrize("fault", [Fault(), Fault(gzip=True), Fault(close_delimited=True)], ids=str)
 @pytest.mark.parametrize("body", [ASK, STREAM], ids=["plain", "stream"])
-async def test_the_first_answer_is_what_it_is_without_a_cache(way, provider, chat, cache, fault, body):
+async def test_the_first_answer_is_what_it_is_without_a_cache(way, provider, chat, fault, body):
     provider.script(fault, fault)
     bare, plain_body = await way.stream(way.client(), chat, json=body)
-    ours, our_body = await way.stream(way.client(cache), chat, json=body)
-    assert our_body.replace(b"-2", b"-1") == plain_body.replace(b"-2", b"-1") or len(our_body) == len(
-        plain_body
-    )
+    with Cache("memory://") as cache:
+        ours, our_body = await way.stream(way.client(cache), chat, json=body)
+
+    def counted(body):
+        return re.sub(rb"[0-9.]+", b"", body)  # the provider counts its calls, also in what it says
+
+    assert counted(our_body) == counted(plain_body)
     assert ours.headers.get("content-encoding") == bare.headers.get("content-encoding")
-    assert ours.num_bytes_downloaded == pytest.approx(bare.num_bytes_downloaded, abs=8)
+    assert ours.num_bytes_downloaded == pytest.approx(bare.num_bytes_downloaded, abs=64)
     assert ours.http_version == bare.http_version
     assert ours.is_closed
     assert ours.is_stream_consumed == bare.is_stream_consumed
@@ -141,12 +137,12 @@ async def test_a_request_sent_twice_by_its_maker_is_asked_once(way, provider, ch
 
 
 async def test_both_packages_and_both_kinds_share_one_entry(provider, chat, cache):
-    with (
-        httpx.Client(transport=CacheTransport(cache)) as one,
-        httpx2.Client(transport=CacheTransport(cache)) as two,
-    ):
-        first = one.post(chat, json=ASK, headers=HEADERS).json()
-        assert two.post(chat, json=ASK, headers=HEADERS).json() == first
+    def ask(package):
+        with package.Client(transport=CacheTransport(cache)) as client:
+            return client.post(chat, json=ASK, headers=HEADERS).json()
+
+    first = ask(httpx)
+    assert ask(httpx2) == first
     for package in (httpx, httpx2):
         async with package.AsyncClient(transport=AsyncCacheTransport(cache)) as client:
             assert (await client.post(chat, json=ASK, headers=HEADERS)).json() == first
@@ -173,7 +169,9 @@ async def test_cache_control_is_obeyed_and_reaches_the_provider_as_it_would(way,
     await way.post(client, chat, json=ASK)
     await way.post(client, chat, json=ASK, headers={"cache-control": "no-cache"})
     assert provider.calls == 2
-    assert provider.requests[-1].headers["cache-control"] == "no-cache"
+    assert ("cache-control", "no-cache") in [
+        (str(name).lower(), value) for name, value in provider.requests[-1].headers
+    ]
     with using(refresh=True):
         await way.post(client, chat, json=ASK)
     assert provider.calls == 3
@@ -227,8 +225,8 @@ async def test_redirects_are_the_clients_business(way, provider, chat, cache):
     response = await way.post(client, f"{chat}?first=1", json=ASK)
     assert response.status_code == 200
     assert [one.status_code for one in response.history] == [307]
-    await way.post(client, chat, json=ASK)
-    assert provider.calls == 2
+    # The client sends the body on as it is, so that nobody knows whether it can be read twice.
+    assert cache.stats().bypassed == {"unread body": 1}
 
 
 async def test_event_hooks_see_every_call(way, provider, chat, cache):
@@ -287,12 +285,13 @@ async def test_a_multipart_form_is_answered_too(way, provider, cache):
 
 @pytest.mark.parametrize("kind", [CacheTransport, AsyncCacheTransport])
 def test_a_transport_is_of_one_family_and_never_of_both(kind):
-    made = {name: kind(Cache("memory://"), family=name) for name in ("httpx", "httpx2")}
-    for name, transport in made.items():
-        roots = {base.__module__.partition(".")[0] for base in type(transport).__mro__}
-        assert roots & {"httpx", "httpx2"} == {name}
-    roots = {base.__module__.partition(".")[0] for base in type(kind(Cache("memory://"))).__mro__}
-    assert not roots & {"httpx", "httpx2"}
+    base = "BaseTransport" if kind is CacheTransport else "AsyncBaseTransport"
+    bases = {package: getattr(package, base) for package in (httpx, httpx2)}
+    # By class, not by the name of its module: some SDKs write their own name into what they export.
+    for package in bases:
+        made = kind(Cache("memory://"), family=package.__name__)
+        assert [other for other, base in bases.items() if isinstance(made, base)] == [package]
+    assert not isinstance(kind(Cache("memory://")), tuple(bases.values()))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ import ollama
 import openai
 import pytest
 import together
-from conftest import ASK, HEADERS
 from google import genai
 from mistralai.client import Mistral
 
@@ -22,6 +21,8 @@ from askonce_httpx import unwrap_client, wrap_client
 from askonce_httpx._wrap import _clients_in
 
 QUESTION = [{"role": "user", "content": "hello"}]
+ASK = {"model": "m", "messages": QUESTION}
+HEADERS = {"authorization": "Bearer k"}
 
 
 def openai_http(**options):
@@ -58,6 +59,10 @@ async def test_wrapping_again_changes_the_cache_and_adds_no_layer(way, provider,
     assert client._transport is plain
 
 
+def groq_http():
+    return groq.DefaultHttpxClient(verify=False)
+
+
 SDKS = {
     "openai": lambda: openai.OpenAI(api_key="k"),
     "openai async": lambda: openai.AsyncOpenAI(api_key="k"),
@@ -69,8 +74,8 @@ SDKS = {
     "mistralai": lambda: Mistral(api_key="k"),
     "cohere": lambda: cohere.ClientV2(api_key="k"),
     "cohere async": lambda: cohere.AsyncClientV2(api_key="k"),
-    "ollama": lambda: ollama.Client(),
-    "ollama async": lambda: ollama.AsyncClient(),
+    "ollama": ollama.Client,
+    "ollama async": ollama.AsyncClient,
     "google-genai": lambda: genai.Client(api_key="k"),
 }
 
@@ -86,20 +91,14 @@ def test_the_http_clients_inside_an_sdks_client_are_found(name, cache):
     assert not any(hasattr(one._transport, "cache") for one in found)
 
 
-def test_a_vendors_sdk_and_a_raw_request_share_one_entry(provider, chat, cache):
+def test_a_vendors_sdk_and_a_raw_request_share_one_entry(provider, cache):
     """The same bytes to the same place: one question, whoever asks."""
-    client = wrap_client(groq.Groq(api_key="k", base_url=provider.url), cache)
+    client = wrap_client(groq.Groq(api_key="k", base_url=provider.url, http_client=groq_http()), cache)
+    said = client.chat.completions.create(model="m", messages=QUESTION).choices[0].message.content
     url = f"{provider.url}/openai/v1/chat/completions"
-    provider_knows = httpx.post(url, json=ASK, headers=HEADERS).status_code == 200
-    raw = wrap_client(httpx.Client(verify=False), cache)
-    body = {"messages": QUESTION, "model": "m"}
-    if not provider_knows:  # the provider speaks OpenAI's paths only
-        client = wrap_client(openai.OpenAI(api_key="k", base_url=provider.base_url), cache)
-        url = chat
-    provider.reset()
-    said = client.chat.completions.create(**body).choices[0].message.content
-    answer = raw.post(url, json=body, headers=HEADERS)
-    raw.close()
+    with wrap_client(httpx2.Client(verify=False), cache) as raw:
+        answer = raw.post(url, json=ASK, headers=HEADERS)
+    client.close()
     assert answer.json()["choices"][0]["message"]["content"] == said
     assert provider.calls == 1
 
