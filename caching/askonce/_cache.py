@@ -146,6 +146,10 @@ class Cache(Operations):
         """False when a request is passed through whatever its body says, so that nobody needs to read it."""
         return considers(self._settings, method, path)
 
+    def is_offline(self) -> bool:
+        """True when nothing may reach a provider now, as far as the cache and `using()` say."""
+        return (current_control().mode or self._settings.mode) == "offline"
+
     def never_asks(self, request: Request) -> bool:
         """True when this request must not reach the provider, whatever is stored: offline."""
         return self._flow.decider.decide(request, current_control())[0].offline

@@ -40,6 +40,11 @@ class _Held:
 
         self._transport = ref(transport)
 
+    @property
+    def behind(self) -> Any:
+        """The transport, None when it is gone."""
+        return self._transport()
+
     def handle_request(self, request: Any) -> Any:
         return self._there().handle_request(request)
 

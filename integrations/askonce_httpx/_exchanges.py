@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from askonce.doors import MARK, NativeCall, Opened, opened
+from askonce_httpx._principal import principal_of
 
 
 class _Call(NativeCall):
@@ -21,7 +22,7 @@ class _Call(NativeCall):
     __slots__ = ("_inner",)
 
     def __init__(self, native: Any, body: bytes | None, inner: Any) -> None:
-        super().__init__(native, body, live=True)
+        super().__init__(native, body, principal_of(native, inner), live=True)
         self._inner = inner
 
     def _unmarked(self) -> None:

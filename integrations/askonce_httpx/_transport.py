@@ -52,8 +52,20 @@ class _Cached:
         return made
 
     def _passes(self, request: Any) -> bool:
-        """True for a request that a door above has taken, or that no rule knows."""
-        return MARK in request.extensions or not self.cache.considers(request.method, request.url.path)
+        """True for a request that a door above has taken, or that no rule knows.
+
+        Raises:
+            OfflineMiss: for one that no rule knows, in offline mode: that never asks.
+        """
+        if MARK in request.extensions:
+            return True
+        if self.cache.considers(request.method, request.url.path):
+            return False
+        if self.cache.is_offline():
+            raise OfflineMiss(
+                f"mode is offline, and this {request.method} request is never answered by the cache"
+            )
+        return True
 
     @property
     def _owned(self) -> list[Any]:

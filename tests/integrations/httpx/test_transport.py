@@ -192,6 +192,40 @@ async def test_offline_raises_and_never_asks(way, provider, chat):
     assert provider.calls == 0
 
 
+@pytest.mark.parametrize("how", ["cache", "call"])
+async def test_offline_never_asks_for_what_is_never_cached_either(way, provider, how):
+    with Cache("memory://", mode="offline" if how == "cache" else "on") as cache:
+        client = way.client(cache)
+        for method, path in (("GET", "models"), ("POST", "files")):
+            with pytest.raises(OfflineMiss, match="never answered"), using(mode="offline"):
+                await way.get(client.request(method, f"{provider.base_url}/{path}", headers=HEADERS))
+    assert provider.calls == 0
+
+
+@pytest.mark.parametrize("given", [{}, {"authorization": "Bearer placeholder"}], ids=["adds", "replaces"])
+async def test_who_is_known_only_to_a_transport_beneath_shares_nothing(way, chat, given):
+    """Transports that sign, or put a token in, are told apart under `scope="credential"`."""
+    package = way.package
+
+    def signing(name):
+        def answer(request):
+            choice = {"message": {"content": f"for {name}"}, "finish_reason": "stop"}
+            return package.Response(200, json={"choices": [choice]})
+
+        return package.MockTransport(answer)
+
+    with Cache("memory://", scope="credential") as cache:
+        said = []
+        for name in ("alice", "bob"):
+            transport = way.transport(cache, signing(name))
+            for _ in range(2):
+                client = way.kind(transport=transport)
+                answer = await way.get(client.post(chat, json=ASK, headers=given))
+                said.append(answer.json()["choices"][0]["message"]["content"])
+        assert said == ["for alice", "for alice", "for bob", "for bob"]
+        assert (cache.stats().misses, cache.stats().hits) == (2, 2)
+
+
 async def test_outcomes_are_told_once(way, provider, chat, cache):
     client = way.client(cache)
     with track() as outcomes:
