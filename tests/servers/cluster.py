@@ -109,7 +109,7 @@ class Cluster:
         old = master or self.masters[0]
         heirs = self.replicas_of(old)
         old.kill()
-        wait_until(lambda: any(heir.is_master for heir in heirs), f"an heir of {old!r}", timeout=20)
+        wait_until(lambda: any(heir.is_master for heir in heirs), f"an heir of {old!r}", timeout=60)
         self.wait_ok()
         return next(heir for heir in heirs if heir.is_master)
 
@@ -125,7 +125,7 @@ class Cluster:
         for node in self.masters:
             node.flush()
 
-    def wait_ok(self, *, timeout: float = 30.0) -> None:
+    def wait_ok(self, *, timeout: float = 60.0) -> None:
         """Wait until every node that runs calls the cluster ok."""
         wait_until(self._ok, "a cluster that is ok", timeout=timeout, every=0.05)
 
@@ -137,7 +137,7 @@ class Cluster:
             node.heal()
         self.wait_complete()
 
-    def wait_complete(self, *, timeout: float = 30.0) -> None:
+    def wait_complete(self, *, timeout: float = 60.0) -> None:
         """Wait until all nodes run, agree, and every replica is in sync."""
         wait_until(self._complete, "a cluster with replicas in sync", timeout=timeout, every=0.05)
 

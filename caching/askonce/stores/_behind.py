@@ -15,7 +15,7 @@ from askonce._clock import Clock, wall
 from askonce._deadline import time_left
 from askonce._errors import StoreError
 from askonce._fork import renew_after_fork
-from askonce.stores._pending import Pending, Write
+from askonce.stores._pending import Forgotten, Pending, Write
 from askonce.stores._writer import Writer
 from askonce.stores.protocol import Health, Item, Store, Stored, is_remote
 
@@ -193,25 +193,36 @@ class WriteBehind:
             StoreError: when a write of a key is being made and does not end in time; the key is removed
                 when it has.
         """
-        found, flies = self._pending.forget(keys)
-        if flies and not self._pending.wait(lambda: not self._pending.flies(keys), _patience()):
-            raise _still_writing()
-        promised, others = _split(keys, found)
-        rest = self.inner.delete(*others) if others else 0
-        if promised:
-            self.inner.delete(*promised)
-        return len(promised) + rest
+        forgotten = self._pending.forget(keys)
+        try:
+            if forgotten.flies and not self._pending.wait(lambda: not self._pending.flies(keys), _patience()):
+                raise _still_writing()
+            rest = self.inner.delete(*others) if (others := _others(keys, forgotten)) else 0
+            if forgotten.alive:  # what the store has of these was overwritten already: removed, not counted
+                self.inner.delete(*forgotten.alive)
+        except BaseException:
+            self._writer.wake()  # it makes the removals that are left
+            raise
+        self._pending.settled(forgotten.removals)
+        return sum(forgotten.alive.values()) + rest
 
     async def adelete(self, *keys: str) -> int:
         """See `delete`."""
-        found, flies = self._pending.forget(keys)
-        if flies and not await self._pending.await_(lambda: not self._pending.flies(keys), _patience()):
-            raise _still_writing()
-        promised, others = _split(keys, found)
-        rest = await self._async.delete(*others) if others else 0
-        if promised:
-            await self._async.delete(*promised)
-        return len(promised) + rest
+        forgotten = self._pending.forget(keys)
+        try:
+            over = not forgotten.flies or await self._pending.await_(
+                lambda: not self._pending.flies(keys), _patience()
+            )
+            if not over:
+                raise _still_writing()
+            rest = await self._async.delete(*others) if (others := _others(keys, forgotten)) else 0
+            if forgotten.alive:
+                await self._async.delete(*forgotten.alive)
+        except BaseException:
+            self._writer.wake()
+            raise
+        self._pending.settled(forgotten.removals)
+        return sum(forgotten.alive.values()) + rest
 
     # -- health and end -------------------------------------------------------------------------
 
@@ -265,9 +276,8 @@ def _patience() -> float:
     return _PATIENCE if left is None else left
 
 
-def _split(keys: Iterable[str], found: set[str]) -> tuple[list[str], list[str]]:
-    distinct = dict.fromkeys(keys)
-    return [key for key in distinct if key in found], [key for key in distinct if key not in found]
+def _others(keys: Iterable[str], forgotten: Forgotten) -> list[str]:
+    return [key for key in dict.fromkeys(keys) if key not in forgotten.alive]
 
 
 def _still_writing() -> StoreError:

@@ -1,8 +1,8 @@
 """Writes that were promised and not made yet: bounded, the latest for each key, seen by readers.
 
 A write waits in the queue, then flies: it was taken by the writer, and the store is being told. Both are
-visible to readers. Deleting a key takes its write out of the queue; one that flies lands anyway, so it is
-marked, and followed by a removal.
+visible to readers. Deleting a key puts a removal in the place of its write; one that flies lands anyway, so
+it is marked, and followed by the removal.
 
 A write whose expiry is past is a removal: the store may hold an older value of that key, with a longer life.
 """
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from askonce._clock import Clock
 
@@ -48,6 +48,20 @@ class Write:
     def live(self, now: float) -> bool:
         """Not expired."""
         return self.expires_at is None or now < self.expires_at
+
+
+class Forgotten(NamedTuple):
+    """What `Pending.forget` did.
+
+    Attributes:
+        alive: the keys known there, and whether they held a value.
+        flies: whether a write of any of them flies.
+        removals: what stands in the queue for them, for `Pending.settled`.
+    """
+
+    alive: dict[str, bool]
+    flies: bool
+    removals: list[Write]
 
 
 class Pending:
@@ -127,23 +141,36 @@ class Pending:
             key: write.live(now) and not write.void for key, write in writes.items() if key.startswith(prefix)
         }
 
-    def forget(self, keys: Iterable[str]) -> tuple[set[str], bool]:
-        """Unpromise: the keys that were alive here, and whether a write of any of the keys flies."""
+    def forget(self, keys: Iterable[str]) -> Forgotten:
+        """Unpromise: readers find the keys gone, whatever the store may still have of them.
+
+        That stands in the queue as a removal, until `settled`: should the caller fail to remove them from
+        the store, a value that was overwritten here would be back else.
+        """
         now = self._clock()
-        found: set[str] = set()
+        alive: dict[str, bool] = {}
+        removals: list[Write] = []
         flies = False
         with self.changed:
-            for key in keys:
-                write = self._flying.get(key)
-                if write is not None:
-                    flies = True
-                    if write.live(now) and not write.void:
-                        found.add(key)
-                    write.void = True
-                write = self._discard(key)
-                if write is not None and write.live(now):
-                    found.add(key)
-        return found, flies
+            for key in dict.fromkeys(keys):
+                flying, waiting = self._flying.get(key), self._discard(key)
+                latest = waiting or flying  # it says what the key held
+                if latest is None:
+                    continue
+                alive[key] = latest.live(now) and not latest.void
+                if flying is not None:
+                    flies = flying.void = True
+                removals.append(Write(key, b"", _GONE))
+                self._return(removals[-1], last=True)
+        return Forgotten(alive, flies, removals)
+
+    def settled(self, removals: Iterable[Write]) -> None:
+        """The store has nothing of these any more: no removal is needed."""
+        with self.changed:
+            for removal in removals:
+                if self._queue.get(removal.key) is removal:
+                    self._discard(removal.key)
+            self.changed.notify_all()
 
     def drop_all(self) -> list[Write]:
         """Empty the queue; what was alive in it. What flies goes on."""

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 from askonce._fork import renew_after_fork
-from askonce.stores._redis_async import AsyncLink
 
 
-class Loops:
+class Link(Protocol):
+    """A connection, or several."""
+
+    async def close(self) -> None: ...
+
+
+L = TypeVar("L", bound=Link)
+
+
+class Loops(Generic[L]):
     """One link per event loop. Links of loops that are over are forgotten.
 
     An asyncio connection works on the loop, and in the process, that made it, and nowhere else: used
@@ -21,9 +29,9 @@ class Loops:
         make: makes a link for the running loop.
     """
 
-    def __init__(self, make: Callable[[], AsyncLink]) -> None:
+    def __init__(self, make: Callable[[], L]) -> None:
         self._make = make
-        self._links: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[AsyncLink, Any]] = WeakKeyDictionary()
+        self._links: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[L, Any]] = WeakKeyDictionary()
         renew_after_fork(self)
 
     def after_fork(self) -> None:
@@ -33,7 +41,7 @@ class Loops:
         _abandoned.append(self._links)
         self._links = WeakKeyDictionary()
 
-    async def link(self) -> AsyncLink:
+    async def link(self) -> L:
         """The running loop's link."""
         loop = asyncio.get_running_loop()
         known = self._links.get(loop)
@@ -58,7 +66,7 @@ class Loops:
 _abandoned: list[Any] = []
 
 
-async def _farewell(link: AsyncLink) -> AsyncGenerator[None]:
+async def _farewell(link: Link) -> AsyncGenerator[None]:
     """Closes a link with its loop.
 
     `asyncio.run` finishes the asynchronous generators that are still open before it closes the loop

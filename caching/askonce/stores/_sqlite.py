@@ -10,7 +10,6 @@ ones are removed: a process that still has one open keeps its (unlinked) file un
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import re
 import threading
@@ -18,6 +17,7 @@ import time
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
 from askonce._errors import StoreError
+from askonce._events import logger
 from askonce._fork import renew_after_fork
 from askonce.stores._connections import Connections, Slot, inherited
 from askonce.stores._damage import Damaged, Trouble, diagnose
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-_log = logging.getLogger("askonce.stores.disk")
 _NAME = re.compile(r"entries-(\d{6,})\.sqlite3")
 _LOOK_EVERY = 1.0
 """Seconds between looks for a newer or vanished file."""
@@ -272,7 +271,8 @@ class Database:
             newest = max(numbers, default=0)
             if newest <= current.number:  # else another process was quicker
                 newest = current.number + 1
-                _log.warning("%s is damaged (%s): set aside, starting %06d", current.path, why, newest)
+                told = "%s is damaged (%s): set aside, starting %06d"
+                logger("stores.disk").warning(told, current.path, why, newest)
             self._current = _Generation(newest, self._path(newest))
         for number in numbers:
             # Database first: SQLite sees that its file has moved and then leaves the others alone.

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -16,13 +17,16 @@ from askonce.stores._lease_files import lock_file
 
 _PATIENCE: Final = 1.0
 _PAUSE: Final = 0.005
+_PARTS: Final = "\x1f"
 
 
 class TallyFiles:
     """The tally part of a store that lies in a folder: `askonce.stores.Tallying`.
 
-    One JSON file, replaced as a whole by whoever holds the lock beside it. A file that cannot be read is
-    begun anew: these are figures for people, and no answer depends on them.
+    One JSON file, replaced as a whole by whoever holds the lock beside it. A name of several parts
+    (separated by a unit separator, as those of days are) has a file of its own, so that the one that is
+    written again and again stays small. A file that cannot be read is begun anew: these are figures for
+    people, and no answer depends on them.
 
     Args:
         folder: where the files are.
@@ -30,10 +34,11 @@ class TallyFiles:
 
     def __init__(self, folder: Path) -> None:
         self._tally_file = folder / "tallies.json"
+        self._tally_folder = folder / "tallies"
 
     def tally(self, name: str, counts: Mapping[str, float]) -> None:
         """See `Tallying.tally`."""
-        path = self._tally_file
+        path = self._tally_path(name)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -56,7 +61,13 @@ class TallyFiles:
 
     def tallies(self, name: str) -> dict[str, float]:
         """See `Tallying.tallies`."""
-        return _read(self._tally_file).get(name, {})
+        return _read(self._tally_path(name)).get(name, {})
+
+    def _tally_path(self, name: str) -> Path:
+        if _PARTS not in name:
+            return self._tally_file
+        # Names are people's; a file's is not.
+        return self._tally_folder / f"{sha256(name.encode()).hexdigest()[:32]}.json"
 
 
 def _read(path: Path) -> dict[str, dict[str, float]]:

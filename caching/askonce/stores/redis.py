@@ -101,7 +101,7 @@ class RedisStore:
         self.write = write
         self._timeout = seconds("timeout", timeout) or 0.001
         self._clock = clock
-        self._loops: Loops | None = None
+        self._loops: Loops[AsyncLink] | None = None
         self._way: Way
         if address is None:
             self._way = GivenClients(client, async_client, timeout=self._timeout)

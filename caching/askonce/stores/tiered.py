@@ -160,21 +160,23 @@ class Tiers:
             for above in self.ports[:depth]:
                 await above.delete(*overtaken)
 
-    async def set_many(self, items: Iterable[Item]) -> None:
-        """To every tier, one batch each."""
+    async def set_many(self, items: Iterable[Item]) -> bool:
+        """To every tier, one batch each. Whether any tier took it."""
         batch = list(items)
+        kept = False
         keys = [key for key, _, _ in batch]
         epochs: list[object] = []
         for port in reversed(self.ports):
             self._bump_all(keys)
             epochs = [self._epochs.of(key) for key in keys]
-            await port.set_many(batch)
+            kept = await port.set_many(batch) or kept
         overtaken = [
             key for key, epoch in zip(keys, epochs, strict=True) if self._epochs.of(key) is not epoch
         ]
         if overtaken:
             for port in self.ports[:-1]:
                 await port.delete(*overtaken)
+        return kept
 
     async def scan(self, prefix: str) -> list[str]:
         """The keys of all tiers, each once."""

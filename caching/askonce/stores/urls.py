@@ -71,6 +71,12 @@ def _path(place: str) -> str:
     return os.path.expanduser(place) if place else user_cache_folder()  # noqa: PTH111 - stays a text
 
 
+def folder_of(url: str) -> str | None:
+    """The folder that a `disk://` or `diskcache://` URL names, there or not; None for other URLs."""
+    scheme, _, rest = url.partition("://")
+    return _path(_place_of(rest.partition("?")[0])) if scheme.lower() in {"disk", "diskcache"} else None
+
+
 def user_cache_folder() -> str:
     """Where answers are kept by default: `askonce` in the user's cache folder."""
     from platformdirs import user_cache_path  # noqa: PLC0415 - only when nobody says where
