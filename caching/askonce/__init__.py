@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from askonce._outcome import Outcome as Outcome
     from askonce._policy import Policy as Policy
     from askonce._policy import Rule as Rule
+    from askonce._replay._block import replay as replay
     from askonce._request import Request as Request
     from askonce._stats import Stats as Stats
     from askonce._track import track as track
@@ -37,6 +38,7 @@ __all__ = [
     "Stats",
     "StoreError",
     "__version__",
+    "replay",
     "track",
     "using",
 ]
@@ -53,6 +55,7 @@ _HOMES = {
     "Rule": "_policy",
     "Stats": "_stats",
     "StoreError": "_errors",
+    "replay": "_replay._block",
     "track": "_track",
     "using": "_control",
 }

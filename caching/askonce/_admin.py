@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from itertools import islice
 from typing import Final
 
 from askonce import _codec
-from askonce._body import parse
 from askonce._clock import Clock
 from askonce._control import current_control
 from askonce._decision import Settings, decide
 from askonce._entry import Entry
 from askonce._errors import ConfigurationError
 from askonce._explain import Explanation, nearest
+from askonce._layer import Layer
 from askonce._request import Request
 from askonce._seal import Seal
+from askonce._surfaces import read_body
 from askonce._units import Duration, seconds
+from askonce.stores.protocol import Item
 from askonce.stores.tiered import Tiers
 
 _BATCH: Final = 200
@@ -66,9 +68,16 @@ class Admin:
                 removed += len(doomed)  # each once, in whichever tiers it was
         return removed
 
-    async def clear(self, tiers: Tiers) -> int:
+    async def clear(self, tiers: Tiers, layer: Layer | None) -> int:
+        removed = await self._remove(tiers, self._prefix)
+        for prefix in () if layer is None else layer.prefixes(self._settings.namespace):
+            await self._remove(tiers, prefix)  # the layer's own: those are no entries
+        return removed
+
+    @staticmethod
+    async def _remove(tiers: Tiers, prefix: str) -> int:
         removed = 0
-        keys = iter(await tiers.scan(self._prefix))
+        keys = iter(await tiers.scan(prefix))
         while batch := list(islice(keys, _BATCH)):
             await tiers.delete(*batch)
             removed += len(batch)
@@ -84,7 +93,7 @@ class Admin:
         return found
 
     async def explain(self, tiers: Tiers, request: Request) -> Explanation:
-        body = parse(request.header(b"content-type"), request.body)
+        body = read_body(request)
         decision = decide(self._settings, request, body, current_control())
         if decision.bypass:
             return Explanation(verdict="bypass", reason=decision.bypass)
@@ -94,5 +103,18 @@ class Admin:
                 expires = entry.meta.expires_at
                 fresh = expires is None or expires > self._clock()
                 return Explanation(verdict="hit" if fresh else "expired", key=decision.key)
-        near, told = await nearest(tiers, decision, request, body, settings=self._settings, seal=self._seal)
-        return Explanation(verdict="miss", key=decision.key, nearest=near, differences=told)
+        return await nearest(tiers, decision, request, body, settings=self._settings, seal=self._seal)
+
+    async def read(self, tiers: Tiers, keys: Sequence[str]) -> list[Item]:
+        """The values as they are stored, in the order of the keys; what is not there is left out."""
+        found = await tiers.get_many(keys, copy_up=False)
+        return [(key, found[key].value, found[key].expires_at) for key in keys if key in found]
+
+    async def write(self, tiers: Tiers, items: Sequence[Item], *, overwrite: bool) -> int:
+        """Store values as they are; how many were written."""
+        if not overwrite:
+            present = await tiers.get_many([key for key, _, _ in items], copy_up=False)
+            items = [item for item in items if item[0] not in present]
+        if items:
+            await tiers.set_many(items)
+        return len(items)

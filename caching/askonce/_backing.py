@@ -35,6 +35,7 @@ class Backing:
         events: who is told of them.
 
     Attributes:
+        names: of the tiers, by which figures can be told apart.
         sync_guard: the tiers for the calls of threads.
         async_guard: the tiers for the calls of tasks.
         sync_tiers: the tiers for operators, who want to see what fails.
@@ -50,12 +51,13 @@ class Backing:
         names = _distinct(store.name for store in stores)
         stores = [self._behind(name, store, clock) for name, store in zip(names, stores, strict=True)]
         self.stores = stores
+        self.names = tuple(names)
         watches = [
             self._watch(name, timeout) if is_remote(store) else None
             for name, store in zip(names, stores, strict=True)
         ]
         self._watches = [watch for watch in watches if watch is not None]
-        epochs = Epochs()
+        epochs = self._epochs = Epochs()
         self._coherence = Coherence(stores, epochs)
         sync_ports = [sync_port(one) for one in stores]
         async_ports = [async_port(one) for one in stores]
@@ -67,6 +69,13 @@ class Backing:
         self.async_guard = Guard(
             async_ports, names, watches, epochs, self._trouble, timeout=timeout, awaits=True
         )
+
+    def direct(self) -> Tiers:
+        """The tiers without queues before them: whoever writes many values waits, and learns of failures."""
+        from askonce.stores._behind import WriteBehind  # noqa: PLC0415 - most caches have no such store
+
+        bare = [store.inner if isinstance(store, WriteBehind) else store for store in self.stores]
+        return Tiers([sync_port(store) for store in bare], self._epochs)
 
     def lessor(self) -> Leasing:
         """The tier that says who leads among processes: the last one that can.

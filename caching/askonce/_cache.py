@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b, sha256
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, ClassVar, Final, Self
 
 from askonce import _clock
 from askonce._backing import Backing
-from askonce._bridge import step
 from askonce._clock import Clock
-from askonce._control import Mode, check_mode, check_namespace, current_control
-from askonce._decision import Scope, Settings, considers
+from askonce._control import Mode, check_mode, check_namespace
+from askonce._days import Days
+from askonce._decision import Scope, Settings
+from askonce._doorside import Doorside
 from askonce._errors import ConfigurationError, not_allowed
 from askonce._events import Events
-from askonce._exchange import AsyncExchange, Exchange, Reply
 from askonce._faces import AsyncFace, SyncFace
 from askonce._flow import Flow
+from askonce._layer import Layer
 from askonce._ledger import Ledger
-from askonce._operations import Operations
 from askonce._options import StoreSpec, read_secret, read_stores
 from askonce._policy import UNSET, Policy, Unset
-from askonce._request import Request
 from askonce._seal import Seal
+from askonce._side import SideStore
 from askonce._stats import Counters
 from askonce._totals import Totals
 from askonce._units import Duration, seconds
+
+if TYPE_CHECKING:
+    from askonce.semantic import SemanticLayer
 
 _COALESCE: Final = ("process", "fleet", "off")
 _SCOPES: Final = ("shared", "credential")
 
 
-class Cache(Operations):
+class Cache(Doorside):
     """A cache for questions to language models; every door takes one.
 
     Making one does no I/O. It may be used from any thread, any event loop, and after a fork. Close it
@@ -49,6 +53,8 @@ class Cache(Operations):
             "offline" (never ask: a miss raises OfflineMiss); "off".
         coalesce: "process": identical concurrent calls of this process share one provider call; "fleet":
             those of all processes and hosts over the same `redis://` or `disk://` do; "off": none do.
+        semantic: an `askonce.semantic.SemanticLayer`: after an exact miss, an answer to a question that
+            means the same may be given. None: exact means alone.
         secret: keys become HMACs and stored answers are sealed with AES-256-GCM.
         store_timeout: seconds that one call may lose to network stores, all its operations together,
             connecting included.
@@ -57,6 +63,9 @@ class Cache(Operations):
     Raises:
         ConfigurationError: for a bad option, naming it and what is allowed.
     """
+
+    _hears: ClassVar[bool] = True
+    """Callers have a say, by `using()` and Cache-Control. Not in what stands in for a provider."""
 
     def __init__(
         self,
@@ -68,6 +77,7 @@ class Cache(Operations):
         scope: Scope = "shared",
         mode: Mode = "on",
         coalesce: str = "process",
+        semantic: SemanticLayer | None = None,
         secret: bytes | str | None = None,
         store_timeout: float = 0.25,
         clock: Clock = _clock.wall,
@@ -91,9 +101,15 @@ class Cache(Operations):
             raise not_allowed("store_timeout", store_timeout, "a duration above 0")
         key_secret = read_secret(secret)
         self._settings = Settings(
-            policy=policy or Policy(), namespace=namespace, scope=scope, mode=mode, secret=key_secret
+            policy=policy or Policy(),
+            namespace=namespace,
+            scope=scope,
+            mode=mode,
+            secret=key_secret,
+            hears=self._hears,
         )
         seal = None if key_secret is None else Seal(key_secret)
+        self._clock = clock
         self._counters = Counters()
         self._events = Events()
         self._backing = Backing(
@@ -107,7 +123,8 @@ class Cache(Operations):
         self._stores = self._backing.stores
         self._sync = SyncFace(self._backing.sync_guard)
         self._async = AsyncFace(self._backing.async_guard)
-        self._totals = Totals(self._backing.tallying(), namespace, self._counters)
+        self._totals = Totals(self._backing.tallying(), namespace, self._counters, Days())
+        self._layer = None if semantic is None else self._attached(semantic, seal)
         self._flow = Flow(
             settings=self._settings,
             clock=clock,
@@ -115,21 +132,29 @@ class Cache(Operations):
             seal=seal,
             coalesce=coalesce != "off",
             lessor=self._backing.lessor() if coalesce == "fleet" else None,
+            layer=self._layer,
         )
-        self._clock = clock
         self._seal = seal
 
-    # -- what it is -----------------------------------------------------------------------------
+    def _attached(self, semantic: SemanticLayer, seal: Seal | None) -> Layer:
+        if not callable(getattr(semantic, "attach", None)):
+            raise not_allowed("semantic", semantic, "an askonce.semantic.SemanticLayer, or None")
+        from askonce.semantic._consult import Parts  # noqa: PLC0415 - most caches have no such layer
 
-    @property
-    def namespace(self) -> str:
-        """The namespace it was made with."""
-        return self._settings.namespace
+        parts = Parts(self._settings, self._backing, self._counters, self._clock, self._events, seal)
+        return semantic.attach(self, parts)
+
+    # -- what it is -----------------------------------------------------------------------------
 
     @property
     def policy(self) -> Policy:
         """The policy in force."""
         return self._settings.policy
+
+    @property
+    def scope(self) -> Scope:
+        """Who shares answers, as it was made with."""
+        return self._settings.scope
 
     @property
     def mode(self) -> str:
@@ -140,33 +165,18 @@ class Cache(Operations):
         stores = " over ".join(store.name for store in self._stores)
         return f"<Cache {stores}, namespace={self.namespace!r}, mode={self.mode!r}>"
 
-    # -- for doors ------------------------------------------------------------------------------
+    # -- for what is built on it ----------------------------------------------------------------
 
-    def considers(self, method: str, path: str) -> bool:
-        """False when a request is passed through whatever its body says, so that nobody needs to read it."""
-        return considers(self._settings, method, path)
+    def side_store(self, kind: str) -> SideStore:
+        """For what is built on a cache: small notes of a kind beside its answers, in the same stores."""
+        return SideStore(self._backing, self._clock, f"{self.namespace}~{kind}:")
 
-    def is_offline(self) -> bool:
-        """True when nothing may reach a provider now, as far as the cache and `using()` say."""
-        return (current_control().mode or self._settings.mode) == "offline"
+    def digest_key(self, purpose: str) -> bytes:
+        """For what is built on a cache: a key for digests, from its secret if it has one."""
+        secret = self._settings.secret or b""
+        return blake2b(f"{self.namespace}~{purpose}".encode(), key=sha256(secret).digest()).digest()
 
-    def never_asks(self, request: Request) -> bool:
-        """True when this request must not reach the provider, whatever is stored: offline."""
-        return self._flow.decider.decide(request, current_control())[0].offline
-
-    def ask(self, exchange: Exchange) -> Reply:
-        """Answer one call of a sync door. See `askonce.doors`.
-
-        Raises:
-            ConfigurationError: for a bad Cache-Control of the caller's.
-            OfflineMiss: in offline mode, when nothing is stored.
-            Exception: whatever the provider call raised, unchanged.
-        """
-        return step(self._flow.run(self._sync, exchange, current_control()))
-
-    async def aask(self, exchange: AsyncExchange) -> Reply:
-        """`ask`, for async doors on asyncio."""
-        return await self._flow.run(self._async, exchange, current_control())
+    # -- the end -------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Give back files and connections. The cache may be used again; it reopens what it needs."""

@@ -28,14 +28,20 @@ def cache_status(outcome: Outcome) -> str:
         parts.append(f"fwd={_FORWARDED.get(outcome.reason, 'uri-miss')}")
         if outcome.stored:
             parts.append("stored")
-    if outcome.key:
-        parts.append(f'key="{_quoted(outcome.key)}"')
-    detail = {"hit": outcome.tier, "semantic": outcome.tier, "stale": outcome.reason}.get(outcome.status)
+    key = outcome.source or outcome.key  # of the answer that was used (section 2.6)
+    if key:
+        parts.append(f'key="{_quoted(key)}"')
+    detail = {"hit": outcome.tier, "semantic": _similar(outcome), "stale": outcome.reason}.get(outcome.status)
     if detail is None:
         detail = outcome.not_stored or (outcome.reason if outcome.status in {"bypass", "error"} else "")
     if detail:
         parts.append(f'detail="{_quoted(detail)}"')
     return "; ".join(parts)
+
+
+def _similar(outcome: Outcome) -> str:
+    """To the digits that matter, and never more than it was."""
+    return f"semantic {math.floor((outcome.similarity or 0.0) * 10_000) / 10_000:.4f}"
 
 
 def _quoted(text: str) -> str:

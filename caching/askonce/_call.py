@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from askonce._body import Body, parse
+from askonce._body import Body
 from askonce._decision import Decision
 from askonce._entry import Entry
 from askonce._faces import Face
 from askonce._request import Request
+from askonce._surfaces import read_body
 from askonce.stores.tiered import Tiers
 
 
@@ -42,13 +43,23 @@ class Call:
     decision: Decision
     started: float
     read: Body | None = field(repr=False)
+    notes: Any = field(default=None, repr=False)
 
     @property
     def body(self) -> Body:
         """The request's body; read when it was not needed to decide."""
         if self.read is None:
-            self.read = parse(self.request.header(b"content-type"), self.request.body)
+            self.read = read_body(self.request)
         return self.read
+
+    def found(self, entry: Entry, tier: str, now: float) -> Found | None:
+        """A stored entry as this call sees it; None when it is older than the caller allows."""
+        # A clock that went back makes an entry newer than now; it is at most as old as it was.
+        age = max(0.0, now - entry.meta.created_at)
+        if self.decision.max_age is not None and age > self.decision.max_age:
+            return None
+        expires = entry.meta.expires_at
+        return Found(entry, age, None if expires is None else expires - now, tier)
 
     def anew(self) -> Call:
         """The same call once more, for a refresh: it may lose as much time to stores again."""

@@ -70,26 +70,50 @@ def decode(key: str, data: bytes, seal: Seal | None = None, *, limit: int = 1 <<
     Raises:
         Undecodable: for anything else, whatever is wrong with it.
     """
-    head, body = _open(key, data, seal, limit)
+    head, packed, flags = _open(key, data, seal)
+    body = _unpack(packed, limit) if flags & _ZSTD else packed
+    meta = _meta(head)
+    return Entry(
+        status=head[0],
+        headers=tuple([(name, value) for name, value in head[1]]),
+        body=body,
+        meta=meta,
+    )
+
+
+def decode_meta(key: str, data: bytes, seal: Seal | None = None) -> Meta:
+    """The Meta alone: the body stays packed.
+
+    Raises:
+        Undecodable: as `decode`, except for what is wrong with a packed body.
+    """
+    return _meta(_open(key, data, seal)[0])
+
+
+def check(key: str, data: bytes) -> None:
+    """See that these bytes are an undamaged envelope of this key, sealed or not.
+
+    Raises:
+        Undecodable: when they are not.
+    """
+    _verified(key, data)
+
+
+def _meta(head: list[Any]) -> Meta:
     if not _is_well_formed(head):
         raise Undecodable("shape")
-    status, headers, created, expires, stale, model, surface, url, usage, latency, tags, print_ = head
-    return Entry(
-        status=status,
-        headers=tuple([(name, value) for name, value in headers]),
-        body=body,
-        meta=Meta(
-            created_at=created,
-            expires_at=expires,
-            stale_until=stale,
-            model=model,
-            surface=surface,
-            url=url,
-            usage=usage,
-            latency=latency,
-            tags=tuple(tags),
-            fingerprint=print_,
-        ),
+    _, _, created, expires, stale, model, surface, url, usage, latency, tags, print_ = head
+    return Meta(
+        created_at=created,
+        expires_at=expires,
+        stale_until=stale,
+        model=model,
+        surface=surface,
+        url=url,
+        usage=usage,
+        latency=latency,
+        tags=tuple(tags),
+        fingerprint=print_,
     )
 
 
@@ -122,7 +146,8 @@ def _is_well_formed(head: list[Any]) -> bool:
     )
 
 
-def _open(key: str, data: bytes, seal: Seal | None, limit: int) -> tuple[list[Any], bytes]:
+def _verified(key: str, data: bytes) -> tuple[int, int, bytes, bytes]:
+    """Flags, length of the header, content, and what the content belongs to."""
     if len(data) < _HEAD.size:
         raise Undecodable("too short")
     magic, version, flags, check, length = _HEAD.unpack_from(data)
@@ -134,6 +159,12 @@ def _open(key: str, data: bytes, seal: Seal | None, limit: int) -> tuple[list[An
     context = _context(key, flags, length)
     if crc32(content, crc32(context)) != check:
         raise Undecodable("checksum")
+    return flags, length, content, context
+
+
+def _open(key: str, data: bytes, seal: Seal | None) -> tuple[list[Any], bytes, int]:
+    """The header, the body as it is packed, and the flags."""
+    flags, length, content, context = _verified(key, data)
     if bool(flags & _SEALED) != (seal is not None):
         raise Undecodable("seal")
     if seal is not None:
@@ -150,8 +181,7 @@ def _open(key: str, data: bytes, seal: Seal | None, limit: int) -> tuple[list[An
     if type(header) is not list:
         raise Undecodable("header")
     header = cast("list[Any]", header)
-    body = content[length:]
-    return header, _unpack(body, limit) if flags & _ZSTD else body
+    return header, content[length:], flags
 
 
 def _unpack(packed: bytes, limit: int) -> bytes:

@@ -46,6 +46,7 @@ class Control:
     sample: int | None = None
     stale_while_revalidate: float | None = None
     stale_if_error: float | None = None
+    semantic: float | None = None
 
     def over(self, outer: Control) -> Control:
         """This control where it says something, `outer` elsewhere; tags add up."""
@@ -58,11 +59,19 @@ class Control:
         }
         if self.ttl is None:  # None is a value here: never expires
             merged["ttl"] = None
+        if self.semantic is not None and outer.semantic is not None:  # tightened, never loosened
+            merged["semantic"] = max(self.semantic, outer.semantic)
         merged["tags"] = tuple(dict.fromkeys((*outer.tags, *self.tags)))
         return Control(**merged)
 
+    def of_the_question(self) -> Control:
+        """What it says about the question and its answer's labels; nothing of reading, storing and lives."""
+        return Control(namespace=self.namespace, scope=self.scope, tags=self.tags, sample=self.sample)
+
 
 NOTHING_SAID: Final = Control()
+NOT_AT_ALL: Final = float("inf")
+"""Of `Control.semantic`: no similarity is enough."""
 
 
 class _Block(NamedTuple):
@@ -99,6 +108,9 @@ class using:  # noqa: N801 - reads as a statement: with using(ttl="1h"):
         scope: who may share the answers: a text of yours, such as a tenant's name.
         tags: labels on answers stored inside, for `invalidate(tag=...)`.
         sample: number of an independent answer, 0 (default) upwards.
+        semantic: False: no answers to similar questions, and none from here for others; a number: only to
+            questions at least so similar (0 to 1). It tightens what the cache's layer and outer blocks
+            say, and never loosens it.
 
     Raises:
         ConfigurationError: at once, for a bad value.
@@ -116,6 +128,7 @@ class using:  # noqa: N801 - reads as a statement: with using(ttl="1h"):
         scope: str | None = None,
         tags: Iterable[str] = (),
         sample: int | None = None,
+        semantic: bool | float | None = None,
     ) -> None:
         if mode is not None:
             check_mode("mode", mode)
@@ -143,6 +156,7 @@ class using:  # noqa: N801 - reads as a statement: with using(ttl="1h"):
             scope=scope,
             tags=tags,
             sample=sample,
+            semantic=_similarity(semantic),
         )
 
     def __enter__(self) -> None:
@@ -166,6 +180,17 @@ class using:  # noqa: N801 - reads as a statement: with using(ttl="1h"):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.__exit__(kind, error, trace)
+
+
+def _similarity(said: object) -> float | None:
+    """The least similarity: None where nothing is said, infinity for none at all."""
+    if said is None or said is True:
+        return None
+    if said is False:
+        return NOT_AT_ALL
+    if isinstance(said, (int, float)) and 0 <= said <= 1:
+        return float(said)
+    raise not_allowed("semantic", said, "False, or the least similarity, a number from 0 to 1")
 
 
 def _is_writable(text: str) -> bool:

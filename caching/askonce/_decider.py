@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from hashlib import sha256
+from typing import Any, Final, cast
 
 from askonce import _key
-from askonce._body import Body, parse
+from askonce._body import Body
 from askonce._control import NOTHING_SAID, Control
 from askonce._decision import Decision, Settings, considers, decide
 from askonce._errors import AskOnceError
 from askonce._events import FAULT, fault
 from askonce._request import CREDENTIAL_HEADERS, Request
-from askonce._surface import OTHER
+from askonce._surfaces import OTHER, read_body, registered
 
 _ROOM: Final = 4 << 20
 _MOST: Final = 4096
-_LARGEST: Final = 512 << 10
+_COMPARED: Final = 128 << 10  # larger bodies are known by their digest: a few would fill the room
+_ITEM: Final = 128  # bytes that the key of one input takes
 _UNCONSIDERED: Final = Body("raw", b"")
 
 _Ticket = tuple[Any, ...]
@@ -25,15 +27,26 @@ class Decider:
     """`decide` for one cache.
 
     Remembers its latest decisions, by *everything* they depend on: method, URL, every header that the key
-    or the caller's control can come from, the caller's settings, and the whole body, compared byte by
-    byte. Nothing is remembered where a function of the user's has a say.
+    or the caller's control can come from, the caller's settings, and the whole body: compared byte by
+    byte, above 128 KiB by its SHA-256, as keys are. Nothing is remembered where a function of the user's
+    has a say.
 
     Two generations of at most 4096 requests and 4 MiB of bodies each: when the young one is full, the
     older one is dropped. Without locks: each step is one operation on a dict, and the worst that threads
     can do to each other is to decide once more.
     """
 
-    __slots__ = ("_content_type", "_headers", "_old", "_remembers", "_room", "_settings", "_young")
+    __slots__ = (
+        "_content_type",
+        "_endpoints",
+        "_headers",
+        "_old",
+        "_remembers",
+        "_room",
+        "_settings",
+        "_since",
+        "_young",
+    )
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -43,9 +56,11 @@ class Decider:
             sorted({b"content-type", b"cache-control", *_key.VARY_HEADERS, *policy.vary, *CREDENTIAL_HEADERS})
         )
         self._content_type = self._headers.index(b"content-type")
+        self._endpoints = registered()
         self._young: dict[_Ticket, Decision] = {}
         self._old: dict[_Ticket, Decision] = {}
         self._room = _ROOM
+        self._since = object()  # decisions noted on requests hold from here on
 
     def decide(self, request: Request, said: Control) -> tuple[Decision, Body | None]:
         """What may happen with a request, and its body where that had to be read.
@@ -55,18 +70,25 @@ class Decider:
         Raises:
             ConfigurationError: as `askonce._decision.decide`.
         """
+        if self._endpoints is not registered():
+            self.forget()  # what was no question may be one now
+        noted = request.decided
+        if noted is not None and noted[0] is self._since and said is NOTHING_SAID:
+            return cast("Decision", noted[1]), None
         ticket = self._ticket(request, said)
         if ticket is not None:
             known = self._young.get(ticket)
+            if known is None:
+                known = self._old.get(ticket)
+                if known is not None:
+                    self._remember(ticket, known)
             if known is not None:
-                return known, None
-            known = self._old.get(ticket)
-            if known is not None:
-                self._remember(ticket, known, len(request.body))
+                if said is NOTHING_SAID:  # a door that asks with this very object again is answered at once
+                    object.__setattr__(request, "decided", (self._since, known))
                 return known, None
         try:
             if considers(self._settings, request.method, request.target.path):
-                body = parse(request.header(b"content-type"), request.body)
+                body = read_body(request)
             else:
                 body = _UNCONSIDERED
             decision = decide(self._settings, request, body, said)
@@ -76,12 +98,14 @@ class Decider:
             fault("a call was not cached", error)
             return self._undecided(said), _UNCONSIDERED
         if ticket is not None and not decision.bypass:
-            self._remember(ticket, decision, len(request.body))
+            self._remember(ticket, decision)
         return decision, body
 
     def forget(self) -> None:
         """Remember nothing."""
+        self._endpoints = registered()
         self._young, self._old, self._room = {}, {}, _ROOM
+        self._since = object()
 
     def _undecided(self, said: Control) -> Decision:
         """What holds for a request that could not be decided: the cache stays out of its way."""
@@ -95,7 +119,7 @@ class Decider:
             sample=0,
             read=False,
             write=False,
-            offline=(said.mode or self._settings.mode) == "offline",
+            offline=self._settings.mode_for(said) == "offline",
             coalesce=False,
             ttl=None,
             max_age=None,
@@ -105,15 +129,20 @@ class Decider:
         )
 
     def _ticket(self, request: Request, said: Control) -> _Ticket | None:
-        if not self._remembers or request.unread or len(request.body) > _LARGEST:
+        if not self._remembers or request.unread:
             return None
         headers = request.values(self._headers)
         if headers is None or _is_form(headers[self._content_type]):
             return None
         control = None if said is NOTHING_SAID else said
-        return (request.body, request.url, headers, control, request.principal, request.method)
+        body = request.body
+        known_by = (
+            body if len(body) <= _COMPARED else sha256(body).hexdigest()
+        )  # a text is never equal to bytes
+        return (known_by, request.url, headers, control, request.principal, request.method)
 
-    def _remember(self, ticket: _Ticket, decision: Decision, size: int) -> None:
+    def _remember(self, ticket: _Ticket, decision: Decision) -> None:
+        size = len(ticket[0]) + len(decision.items) * _ITEM
         self._room -= size
         if self._room < 0 or len(self._young) >= _MOST:
             self._old = self._young

@@ -14,6 +14,7 @@ from askonce._body import Body
 from askonce._control import Control, from_cache_control
 from askonce._entry import Entry
 from askonce._errors import ConfigurationError
+from askonce._items import items_of, keys_of
 from askonce._policy import Cacheable, Policy, Terms, Unset
 from askonce._request import Request
 from askonce._surface import (
@@ -21,22 +22,15 @@ from askonce._surface import (
     ERROR,
     EXPIRING,
     INCOMPLETE,
-    OTHER,
     REFUSED,
     TRUNCATED,
     Surface,
-    objects,
-    surface_of,
 )
+from askonce._surfaces import OTHER, surface_of, surfaces_of
+from askonce._world import reads_the_world
 
 Scope: TypeAlias = "str | Callable[[Request], str]"
 
-# Tools that the provider runs and that look at a world which changes.
-_WORLD_TOOLS: Final = (
-    "web_search", "web_fetch", "x_search", "file_search", "mcp", "code_interpreter", "code_execution",
-    "computer", "shell",
-)  # fmt: skip
-_WORLD_MODELS: Final = re.compile("search-preview|search-api|deep-research")
 # A POST here makes something; a cached answer would be a job that was never started.
 _CHANGES_THINGS: Final = re.compile(
     r"/(assistants|batches|containers|conversations|evals|files|fine_tuning|realtime|threads|uploads|vector_stores)\b"
@@ -66,6 +60,9 @@ class Decision:
         stale_while_revalidate: seconds after expiry in which the old answer is given at once.
         stale_if_error: seconds after expiry in which it is given when the provider fails.
         tags: labels for a new answer.
+        items: the key of each input, where a list of them is answered item by item; else nothing.
+        semantic: how similar a question must be whose answer may be given, as far as the caller says;
+            infinity: no other question's answer at all.
     """
 
     bypass: str
@@ -84,6 +81,8 @@ class Decision:
     stale_while_revalidate: float
     stale_if_error: float
     tags: tuple[str, ...]
+    items: tuple[str, ...] = ()
+    semantic: float = 0.0
 
     def lives(self, now: float) -> tuple[float | None, float | None]:
         """When an answer created now stops being fresh, and when even its stale windows end."""
@@ -111,18 +110,29 @@ class Decision:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Settings:
-    """What a Cache was made with, as far as decisions need it."""
+    """What a Cache was made with, as far as decisions need it.
+
+    `hears`: callers have a say in whether answers are read and stored, and for how long. Without it there is
+    one thing that they may say: offline, which is a promise to them that nobody is asked.
+    """
 
     policy: Policy
     namespace: str
     scope: Scope
     mode: str
     secret: bytes | None = field(repr=False)
+    hears: bool = True
+
+    def mode_for(self, said: Control) -> str:
+        """The mode in force for a caller."""
+        if not self.hears and said.mode != "offline":
+            return self.mode
+        return said.mode or self.mode
 
 
 def considers(settings: Settings, method: str, path: str) -> bool:
     """False when a request is passed through whatever its body says, so that nobody needs to read it."""
-    return method == "POST" and (surface_of(path) is not None or settings.policy.opens_endpoints)
+    return method == "POST" and (bool(surfaces_of(path)) or settings.policy.opens_endpoints)
 
 
 def decide(settings: Settings, request: Request, body: Body, said: Control) -> Decision:
@@ -131,14 +141,17 @@ def decide(settings: Settings, request: Request, body: Body, said: Control) -> D
     Raises:
         ConfigurationError: for a Cache-Control directive of the caller's with a bad value.
     """
-    mode = said.mode or settings.mode
+    mode = settings.mode_for(said)
     if mode != "off":  # off is off, whatever a header says
         header = request.header(b"cache-control")
         if header:
             said = from_cache_control(header).over(said)
-            mode = said.mode or settings.mode
+            mode = settings.mode_for(said)
+    if not settings.hears:
+        said = said.of_the_question()
     target = request.target
-    model = model_of(target.path, body)
+    surface = surface_of(target.path, body)
+    model = model_of(target.path, body, surface)
     namespace = said.namespace or settings.namespace
     policy = settings.policy
     terms = policy.terms
@@ -146,11 +159,11 @@ def decide(settings: Settings, request: Request, body: Body, said: Control) -> D
         place = request.url.partition("?")[0]
         terms = policy.terms_for(model=model, url=place, namespace=namespace)
     ttl = terms.ttl if isinstance(said.ttl, Unset) else said.ttl
-    surface = surface_of(target.path)
     bypass = _why_bypass(request, body, terms, surface, mode=mode, model=model, ttl=ttl)
     if not bypass and policy.cacheable is not None and not approves(policy.cacheable, request, None):
         bypass = "policy"
     key = scope = ""
+    items: tuple[str, ...] = ()
     if not bypass:
         try:
             scope = scope_value(settings.scope, said.scope, request)
@@ -162,17 +175,24 @@ def decide(settings: Settings, request: Request, body: Body, said: Control) -> D
             )
             bypass = "scope"
     if not bypass:
-        digest = _key.digest(
-            request,
-            body,
-            namespace=namespace,
-            scope=scope,
-            sample=said.sample or 0,
-            vary=policy.vary,
-            ignore=policy.ignore_fields,
-            secret=settings.secret,
-        )
-        key = f"{namespace}:{digest}"
+
+        def key_of(body: Body) -> str:
+            digest = _key.digest(
+                request,
+                body,
+                namespace=namespace,
+                scope=scope,
+                sample=said.sample or 0,
+                vary=policy.vary,
+                ignore=policy.ignore_fields,
+                secret=settings.secret,
+            )
+            return f"{namespace}:{digest}"
+
+        key = key_of(body)
+        if surface is not None and surface.items:
+            listed = items_of(request, body, surface.items)
+            items = keys_of(listed, body, surface.items, key_of)
     offline = mode == "offline"
     refresh = not offline and (mode == "refresh" or said.refresh is True)
     write = said.store is not False and mode in _WRITING
@@ -194,16 +214,18 @@ def decide(settings: Settings, request: Request, body: Body, said: Control) -> D
         stale_while_revalidate=terms.stale_while_revalidate if swr is None else swr,
         stale_if_error=terms.stale_if_error if sie is None else sie,
         tags=said.tags,
+        items=items,
+        semantic=said.semantic or 0.0,
     )
 
 
-def model_of(path: str, body: Body) -> str:
-    """The model a request asks: its field, or the Azure deployment in the path; "" when unnamed."""
+def model_of(path: str, body: Body, surface: Surface | None) -> str:
+    """The model a request asks: its field, or the part of the path that names it; "" when unnamed."""
     model = body.fields.get("model")
     if isinstance(model, str):
         return model
-    _, found, rest = path.partition("/deployments/")
-    return rest.partition("/")[0] if found else ""
+    found = surface.path.search(path) if surface is not None else None
+    return (found.groupdict().get("model") or "") if found else ""
 
 
 def scope_value(scope: Scope, said: str | None, request: Request) -> str:
@@ -261,12 +283,12 @@ def _why_bypass(
     fields = body.fields
     if fields.get("background") is True:
         return "background"
-    if fields.get("conversation") is not None:
+    if fields.get("conversation") is not None or fields.get("conversation_id") is not None:
         return "conversation"
-    if not terms.opened and _reads_the_world(fields, model):
+    if not terms.opened and reads_the_world(fields, model):
         return "hosted tool"
     if terms.max_temperature is not None:
-        given = fields.get("temperature")
+        given = surface.temperature(fields) if surface is not None else fields.get("temperature")
         temperature = _number(given, in_text=body.kind == "multipart")
         if given is None and surface is not None and surface.sampled:
             temperature = 1.0
@@ -283,13 +305,3 @@ def _number(value: Any, *, in_text: bool) -> float | None:
         return float(value)
     except (ValueError, OverflowError):
         return None
-
-
-def _reads_the_world(fields: dict[str, Any], model: str) -> bool:
-    if fields.get("web_search_options") is not None or _WORLD_MODELS.search(model):
-        return True
-    tools = fields.get("tools")
-    if not tools:
-        return False
-    kinds = [tool.get("type") for tool in objects(tools)]
-    return any(isinstance(kind, str) and kind.startswith(_WORLD_TOOLS) for kind in kinds)

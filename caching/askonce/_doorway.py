@@ -44,6 +44,10 @@ class NativeCall:
         """A request of our own with the same content, for a refresh behind the caller's back."""
         return self.family.again(self.native, self.request.body)
 
+    def changed(self, body: bytes) -> Any:
+        """A request of our own that asks something else in the same way."""
+        return self.family.instead(self.native, body)
+
     def answered(self, reply: Reply, *, live_async: bool) -> Any:
         """The caller's response for a reply; see `Reply` for which is which.
 
@@ -53,7 +57,7 @@ class NativeCall:
         """
         family, native = self.family, self.native
         if reply.entry is not None:
-            return family.replay(reply.entry, reply.outcome, native, live=self.live)
+            return family.replay(reply.entry, reply.outcome, native, live=self.live, pace=reply.pace)
         if reply.reader is None:
             return family.annotate(reply.native, reply.outcome)
         if reply.native is None:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 if TYPE_CHECKING:
+    import logging
+
     from askonce.events import Event
 
 _INTERVAL: Final = 60.0
@@ -89,6 +91,14 @@ def _say(level: Literal["info", "warning"], part: str, message: str, details: tu
         _last[said] = now
     finally:
         _lock.release()
+    getattr(logger(part), level)(message, *details)
+
+
+def logger(part: str) -> logging.Logger:
+    """`askonce.<part>`. Silent unless the program sets up logging: the family's root has a NullHandler."""
     import logging  # noqa: PLC0415 - most programs never need it from us
 
-    getattr(logging.getLogger(f"askonce.{part}"), level)(message, *details)
+    family = logging.getLogger("askonce")
+    if not family.handlers:
+        family.addHandler(logging.NullHandler())
+    return logging.getLogger(f"askonce.{part}")

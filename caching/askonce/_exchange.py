@@ -26,6 +26,7 @@ class Opened:
         source: a live response's raw body, not content-decoded: an iterator from a sync door, an async
             one from an async door.
         close: closes a live response; a coroutine function from an async door.
+        put_back: makes a live response unread again, given the raw body that was read from `source`.
         framed: HTTP marks the body's end (Content-Length, chunked, HTTP/2 and later), so that an end
             of file is the end of the answer.
     """
@@ -36,6 +37,7 @@ class Opened:
     body: bytes | None = field(default=None, repr=False)
     source: Iterator[bytes] | AsyncIterator[bytes] | None = field(default=None, repr=False)
     close: Callable[[], Any] | None = field(default=None, repr=False)
+    put_back: Callable[[bytes], None] | None = field(default=None, repr=False)
     framed: bool = False
 
     def header(self, name: bytes) -> str:
@@ -67,6 +69,10 @@ class Exchange(Protocol):
         """Call the provider for a background refresh: read whole, apart from the caller's objects."""
         ...
 
+    def instead(self, body: bytes) -> Opened:
+        """Call the provider with another JSON body, in all else as the caller would have."""
+        ...
+
 
 class AsyncExchange(Protocol):
     """One call of an async door. See Exchange."""
@@ -86,6 +92,10 @@ class AsyncExchange(Protocol):
         """Call the provider for a background refresh."""
         ...
 
+    def instead(self, body: bytes) -> Awaitable[Opened]:
+        """Call the provider with another JSON body."""
+        ...
+
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Reply:
@@ -98,6 +108,8 @@ class Reply:
     * `reader` alone: another caller's live response; `status` and `headers` are its head.
     * `native` alone: the provider's response, untouched.
     * nothing is set: a bypass; the door calls the provider as if askonce were not there.
+
+    `pace`: events a second at which a stored stream is given; None: at once.
     """
 
     outcome: Outcome
@@ -107,8 +119,22 @@ class Reply:
     status: int = 200
     headers: RawHeaders | None = field(default=None, repr=False)
     patience: float | None = None
+    pace: float | None = None
 
     @property
     def bypassed(self) -> bool:
         """True when the door has to call the provider as if askonce were not there."""
         return self.entry is None and self.reader is None and self.native is None
+
+
+def is_failure(status: int) -> bool:
+    """RFC 5861 section 4 counts 500, 502, 503 and 504; being throttled leaves a caller as empty-handed."""
+    return status >= 500 or status == 429  # noqa: PLR2004
+
+
+async def discard(opened: Opened) -> None:
+    """Close a response that nobody will read."""
+    if opened.close is not None:
+        closing = opened.close()
+        if closing is not None:
+            await closing

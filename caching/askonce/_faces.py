@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from askonce._bridge import step
-from askonce._exchange import AsyncExchange, Exchange, Opened
+from askonce._exchange import AsyncExchange, Exchange, Opened, discard
 from askonce._flights import Flight, Owner, State
 from askonce._fork import renew_after_fork
 from askonce._reader import Reader, waker
@@ -32,6 +32,9 @@ class Face(Protocol):
     def owner(self) -> Owner: ...
     async def open(self, exchange: Any) -> Opened: ...
     async def again(self, exchange: Any) -> Opened: ...
+    async def instead(self, exchange: Any, body: bytes) -> Opened: ...
+    async def gather(self, opened: Opened) -> bytes: ...
+    async def breathe(self) -> None: ...
     async def wait(self, flight: Flight, patience: float | None) -> State | None: ...
     async def pause(self, register: Register, seconds: float) -> bool: ...
     async def read(self, reader: Reader, patience: float | None) -> bytes | None: ...
@@ -59,6 +62,20 @@ class SyncFace:
 
     async def again(self, exchange: Exchange) -> Opened:
         return exchange.again()
+
+    async def instead(self, exchange: Exchange, body: bytes) -> Opened:
+        return exchange.instead(body)
+
+    async def gather(self, opened: Opened) -> bytes:
+        """The raw body of a live response, which is closed then."""
+        source: Any = opened.source
+        try:
+            return b"".join(source)
+        finally:
+            await discard(opened)
+
+    async def breathe(self) -> None:
+        """Threads need no help to take turns."""
 
     async def wait(self, flight: Flight, patience: float | None) -> State | None:
         """Until the flight is no longer pending; its state, or None when patience ran out."""
@@ -132,6 +149,23 @@ class AsyncFace:
 
     async def again(self, exchange: AsyncExchange) -> Opened:
         return await exchange.again()
+
+    async def instead(self, exchange: AsyncExchange, body: bytes) -> Opened:
+        return await exchange.instead(body)
+
+    async def gather(self, opened: Opened) -> bytes:
+        """The raw body of a live response, which is closed then."""
+        source: Any = opened.source
+        try:
+            return b"".join([chunk async for chunk in source])
+        finally:
+            await discard(opened)
+
+    async def breathe(self) -> None:
+        """Let other tasks have a turn amid long work."""
+        import asyncio  # noqa: PLC0415
+
+        await asyncio.sleep(0)
 
     async def wait(self, flight: Flight, patience: float | None) -> State | None:
         """See SyncFace.wait."""

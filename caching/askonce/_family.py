@@ -17,12 +17,14 @@ from askonce._entry import Entry, Headers
 from askonce._exchange import Opened, Reply
 from askonce._outcome import Outcome
 from askonce._request import Request
+from askonce._surface import EVENTS, LINES
 
 MARK: Final = "askonce"
 """Set in `request.extensions` by the outermost door, so that a call counts once and is stored once."""
 
 _MOST_HEADS: Final = 1024
 _HTTP_WITH_FRAMES: Final = (b"HTTP/2", b"HTTP/3")
+_ABOUT_THE_BODY: Final = ("content-length", "transfer-encoding", "idempotency-key", "expect")
 _AT_ONCE: Final = timedelta(0)
 # What every copy of a response gets anew; all else must be of kinds that nobody can change.
 _OWN: Final = frozenset({"headers", "stream", "extensions", "history", "_request"})
@@ -121,8 +123,18 @@ class Family:
         )
         return response
 
-    def replay(self, entry: Entry, outcome: Outcome, request: Any, *, live: bool) -> Any:
-        """A response with a stored answer: read already, or still to be read when `live`."""
+    def replay(
+        self, entry: Entry, outcome: Outcome, request: Any, *, live: bool, pace: float | None = None
+    ) -> Any:
+        """A response with a stored answer: read already, or still to be read when `live`.
+
+        Args:
+            entry: the answer.
+            outcome: what is told in Cache-Status.
+            request: what asked for it.
+            live: its reader wants the body as it comes.
+            pace: events a second of a stream that is still to be read; None: all at once.
+        """
         said = cache_status(outcome)
         if not live:
             make = self._copied_response if self._copies else self._read_response
@@ -133,11 +145,19 @@ class Family:
             entry.status,
             headers=head,
             request=request,
-            stream=self._package.ByteStream(entry.body),
+            stream=self._body_of(entry, pace),
             extensions={"http_version": b"HTTP/1.1"},
         )
         response.elapsed = _AT_ONCE
         return response
+
+    def _body_of(self, entry: Entry, pace: float | None) -> Any:
+        kind = entry.header("content-type").partition(";")[0]
+        if pace is None or not (kind == EVENTS or kind in LINES):
+            return self._package.ByteStream(entry.body)
+        from askonce._pace import paced_class, parts  # noqa: PLC0415 - few want to wait for what is there
+
+        return paced_class(self._package)(parts(entry.body, lines=kind in LINES), 1 / pace)
 
     def tail(self, reply: Reply, request: Any, *, live_async: bool) -> Any:
         """A response whose body is read along with another caller's."""
@@ -168,6 +188,22 @@ class Family:
         before = response.headers.get("cache-status")
         response.headers["cache-status"] = f"{before}, {said}" if before else said
         return response
+
+    def put_back(self, response: Any, raw: bytes) -> None:
+        """Make a response unread again whose raw body was taken from its stream."""
+        response.stream = self._package.ByteStream(raw)
+        if not hasattr(response, "_elapsed"):
+            response.elapsed = _AT_ONCE
+
+    def instead(self, request: Any, body: bytes) -> Any:
+        """A copy of a request with another body. What was said about the old one is left out."""
+        made = self.again(request, b"")
+        headers = self._package.Headers(made.headers)
+        for name in _ABOUT_THE_BODY:
+            headers.pop(name, None)
+        return self._package.Request(
+            request.method, request.url, headers=headers, content=body, extensions=made.extensions
+        )
 
     def again(self, request: Any, body: bytes) -> Any:
         """A copy of a request, for a call that outlives its caller."""
@@ -237,6 +273,7 @@ def opened(response: Any, *, live_async: bool) -> Opened:
         native=response,
         source=iterator,
         close=partial(_aclose if live_async else _close, iterator, response.stream),
+        put_back=partial(family_of(response).put_back, response),
         framed=framed,
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import orjson
 
@@ -28,6 +28,8 @@ _WORD: Final = re.compile(r"[\w.:/@-]{1,64}")
 
 
 SCOPE: Final = "scope"
+TURN: Final = "(turn)"
+"""What a semantic layer marks an entry with. No part of the request of its own."""
 
 
 def fingerprint(request: Request, body: Body, decision: Decision, settings: Settings) -> dict[str, str]:
@@ -97,13 +99,23 @@ def _short(content: bytes, secret: bytes) -> str:
 
 
 def differences(stored: dict[str, str], asked: dict[str, str]) -> list[str]:
-    """What differs, in words: "temperature 0.0 -> 0.7", "messages[3].content changed", "tools[1] added"."""
+    """What differs, in words.
+
+    "temperature 0.0 -> 0.7", "messages[3].content changed", "tools[1] added", "tools in another order".
+    """
     if stored.get(SCOPE) != asked.get(SCOPE):
         return ["scope changed"]  # what somebody else asked is nobody's business
     told: list[str] = []
+    explained: set[str] = set()
+    before_lists, now_lists = _lists(stored), _lists(asked)
+    for name, items in now_lists.items():
+        moved = _moved(name, before_lists.get(name, []), items)
+        if moved:
+            told.append(moved)
+            explained.add(name)
     for name in dict.fromkeys((*asked, *stored)):
         before, now = stored.get(name), asked.get(name)
-        if before == now:
+        if name == TURN or before == now or name.partition("[")[0] in explained:
             continue
         if before is None:
             told.append(f"{name} added")
@@ -114,3 +126,38 @@ def differences(stored: dict[str, str], asked: dict[str, str]) -> list[str]:
         else:
             told.append(f"{name} changed")
     return told
+
+
+_Item: TypeAlias = tuple[tuple[str, str], ...]
+_PLACE: Final = re.compile(r"([^\[\]]+)\[(\d+)\]\.?(.*)")
+
+
+def _lists(parts: dict[str, str]) -> dict[str, list[_Item]]:
+    """The items of each list. A list too long to be told item by item is left out."""
+    found: dict[str, dict[int, list[tuple[str, str]]]] = {}
+    for name, value in parts.items():
+        place = _PLACE.fullmatch(name)
+        if place:
+            found.setdefault(place[1], {}).setdefault(int(place[2]), []).append((place[3], value))
+    return {
+        name: [tuple(sorted(items[position])) for position in sorted(items)]
+        for name, items in found.items()
+        if f"{name}[{_MOST_ITEMS}:]" not in parts
+    }
+
+
+def _moved(name: str, before: list[_Item], now: list[_Item]) -> str:
+    """What became of a list as a whole, where that is shorter than naming each item; "" otherwise."""
+    if not before or before == now:
+        return ""
+    if len(before) == len(now):
+        return f"{name} in another order" if sorted(before) == sorted(now) else ""
+    longer, shorter = (now, before) if len(now) > len(before) else (before, now)
+    start = 0
+    while start < len(shorter) and shorter[start] == longer[start]:
+        start += 1
+    end = start + len(longer) - len(shorter)
+    if start == len(shorter) or longer[end:] != shorter[start:]:
+        return ""  # at the end, where items are named one by one; or more than that
+    place = f"{name}[{start}]" if end == start + 1 else f"{name}[{start}:{end}]"
+    return f"{place} {'added' if longer is now else 'removed'}"

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
     from askonce._entry import Entry
+    from askonce._layer import Similar
     from askonce._shared import SharedStream
 
 Wake = Callable[[], None]
@@ -89,6 +90,7 @@ class Flight:
         "head",
         "key",
         "owner",
+        "similar",
         "state",
         "turn",
     )
@@ -99,6 +101,7 @@ class Flight:
         self.turn = turn
         self.state = State.PENDING
         self.entry: Entry | None = None
+        self.similar: Similar | None = None  # the entry is another question's; not everybody may want it
         self.head: list[tuple[bytes, bytes]] = []  # a stream's response headers, for those who read along
         self._stream: weakref.ref[SharedStream] | None = None
         self._wakers: list[Wake] = []
@@ -114,6 +117,11 @@ class Flight:
     def over(self) -> bool:
         """True once it landed, failed or was released; nothing changes it after that."""
         return self.state not in _UNDECIDED
+
+    @property
+    def flies(self) -> bool:
+        """True while its leader may still come back with an answer."""
+        return not self.over and not self.owner.is_lost()
 
     def on_end(self, tell: Callable[[], None]) -> None:
         """Have `tell()` called when it is over, or is forgotten without having ended. It must not block."""
@@ -181,7 +189,7 @@ class Flights:
                 return None, False
             known = self._flying.get(key)
             if known is not None and self._can_be_joined(known):
-                if any(not led.over for led in leading.get()) or owner.would_wait_for_itself(
+                if any(led.flies for led in leading.get()) or owner.would_wait_for_itself(
                     known.owner, live=known.state is State.LIVE
                 ):
                     return None, False
@@ -226,11 +234,12 @@ class Flights:
             wakers = flight.change(State.LIVE, weakref.ref(stream, collected))
         _wake_all(wakers)
 
-    def land(self, flight: Flight, entry: Entry) -> None:
-        """There is an answer, and it is in the store."""
+    def land(self, flight: Flight, entry: Entry, similar: Similar | None = None) -> None:
+        """There is an answer, and it is in the store: this question's own, or a similar one's."""
         if flight.over:
             return
         flight.entry = entry
+        flight.similar = similar
         self._end(flight, State.LANDED)
 
     def fail(self, flight: Flight, *, counts: bool) -> None:

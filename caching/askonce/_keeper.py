@@ -12,34 +12,38 @@ from askonce._decision import Settings, approves
 from askonce._entry import Entry, Meta, kept_headers
 from askonce._events import FAULT, fault
 from askonce._exchange import RawHeaders
-from askonce._fingerprint import fingerprint
+from askonce._fingerprint import TURN, fingerprint
 from askonce._flights import Flight, Flights
+from askonce._layer import Layer
 from askonce._ledger import Ledger
 from askonce._outcome import Outcome
 from askonce._recorder import Recorder
 from askonce._seal import Seal
-from askonce._surface import read_answer
+from askonce._surface import EVENTS, LINES
 
 _OK: Final = 200
-_RECORDED: Final = (
-    "text/event-stream",
-    "application/x-ndjson",
-    "application/stream+json",
-    "application/jsonl",
-)
+_RECORDED: Final = (EVENTS, *LINES)
 
 
 class Keeper:
     """Turns answers into entries, and says why one must not become one."""
 
     def __init__(
-        self, *, settings: Settings, clock: Clock, flights: Flights, ledger: Ledger, seal: Seal | None
+        self,
+        *,
+        settings: Settings,
+        clock: Clock,
+        flights: Flights,
+        ledger: Ledger,
+        seal: Seal | None,
+        layer: Layer | None = None,
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._flights = flights
         self._ledger = ledger
         self._seal = seal
+        self._layer = layer
 
     async def keep(
         self,
@@ -51,13 +55,14 @@ class Keeper:
         body: bytes,
         asked: float,
         framed: bool,
+        age: float | None = None,
     ) -> None:
         """Judge an answer, store or drop it, and let the followers go.
 
         A fault of our own costs the entry, never the answer: the caller has it, whatever happens here.
         """
         try:
-            entry, why = self._judge(call, headers, body, asked, framed=framed)
+            entry, why = self.judge(call, headers, body, asked, framed=framed, age=age)
             outcome.usage = dict(entry.meta.usage)
             await self._conclude(call, flight, entry, why, outcome)
         except Exception as error:  # noqa: BLE001
@@ -66,15 +71,25 @@ class Keeper:
             if flight is not None and not flight.over:
                 self._flights.release(flight)
 
-    def _judge(
-        self, call: Call, raw: RawHeaders, body: bytes, asked: float, *, framed: bool
+    def judge(
+        self,
+        call: Call,
+        raw: RawHeaders,
+        body: bytes,
+        asked: float,
+        *,
+        framed: bool,
+        age: float | None = None,
     ) -> tuple[Entry, str]:
-        """The entry an answer would become, and why it must not ("" when it may)."""
+        """The entry an answer would become, and why it must not ("" when it may).
+
+        `age`: seconds since the provider gave it, where that was not just now: its life began then.
+        """
         decision = call.decision
         headers = kept_headers(raw)
         content_type = next((value for key, value in headers if key == "content-type"), "")
-        reading = read_answer(decision.surface.name, content_type, body)
-        now = self._clock()
+        reading = decision.surface.read(content_type, body)
+        now = self._clock() - (age or 0.0)
         expires, gone = decision.lives(now)
         target = call.request.target
         entry = Entry(
@@ -91,12 +106,17 @@ class Keeper:
                 usage=reading.usage,
                 latency=time.perf_counter() - asked,
                 tags=decision.tags,
-                fingerprint=fingerprint(call.request, call.body, decision, self._settings)
-                if decision.write
-                else {},
+                fingerprint=self._fingerprint(call) if decision.write else {},
             ),
         )
         return entry, self._why_not(call, entry, content_type, reading.flaws, framed=framed)
+
+    def _fingerprint(self, call: Call) -> dict[str, str]:
+        found = fingerprint(call.request, call.body, call.decision, self._settings)
+        mark = "" if self._layer is None else self._layer.mark(call)
+        if mark:
+            found[TURN] = mark
+        return found
 
     def _why_not(self, call: Call, entry: Entry, content_type: str, flaws: set[str], *, framed: bool) -> str:
         decision = call.decision
@@ -104,7 +124,13 @@ class Keeper:
             return "not asked to"
         if content_type.lower().startswith(_RECORDED):
             # A stream that was read whole (a background refresh): the same rules of completeness.
-            recorder = Recorder(content_type, "", framed, decision.terms.max_entry_bytes)
+            recorder = Recorder(
+                content_type,
+                "",
+                framed,
+                decision.terms.max_entry_bytes,
+                sse_needs_final=decision.surface.ends_with_event,
+            )
             recorder.feed(entry.body)
             recorder.eof()
             if recorder.state != "complete":
@@ -125,7 +151,7 @@ class Keeper:
         self, call: Call, flight: Flight | None, entry: Entry, why: str, outcome: Outcome
     ) -> None:
         """Store or drop, then let the followers go."""
-        self._ledger.counters.spent(entry.meta.usage)
+        self._ledger.spent(call, entry.meta.usage)
         value = None if why else self._encoded(call, entry)
         if value is None:
             if flight is not None:
@@ -144,6 +170,8 @@ class Keeper:
             # Also when this caller is cancelled while storing: the answer is there.
             if flight is not None:
                 self._flights.land(flight, entry)
+        if kept and self._layer is not None:
+            await self._layer.remember(call, entry)
 
     def _encoded(self, call: Call, entry: Entry) -> bytes | None:
         """The envelope, or None for an entry with a text that no UTF-8 can hold."""

@@ -9,6 +9,7 @@ from askonce._clock import Clock
 from askonce._entry import Entry
 from askonce._events import Events
 from askonce._exchange import Reply
+from askonce._layer import Similar
 from askonce._outcome import Outcome, Status
 from askonce._stats import Counters
 from askonce._totals import Totals
@@ -31,6 +32,14 @@ class Ledger:
             from askonce.events import CorruptEntry  # noqa: PLC0415 - loaded when somebody listens
 
             self._events.emit(CorruptEntry(key=key, reason=reason))
+
+    def spent(self, call: Call, usage: dict[str, int]) -> None:
+        """The provider gave an answer, and says what it cost."""
+        if usage:
+            self.counters.spent(usage)
+            self._totals.days.spent(
+                self._clock(), call.request.target.origin, call.decision.model, call.decision.tags, usage
+            )
 
     def stored(self, key: str, size: int) -> None:
         """An answer was written."""
@@ -62,6 +71,21 @@ class Ledger:
             usage=dict(meta.usage),
             saved=meta.latency,
         )
+        return Reply(outcome=outcome, entry=found.entry, pace=call.decision.terms.replay_rate)
+
+    def similar(self, call: Call, similar: Similar, reason: str) -> Reply:
+        found = similar.found
+        meta = found.entry.meta
+        outcome = self.told(
+            call, "semantic", reason,
+            age=found.age,
+            ttl=found.ttl,
+            tier=found.tier,
+            usage=dict(meta.usage),
+            saved=meta.latency,
+            similarity=similar.similarity,
+            source=similar.key,
+        )  # fmt: skip
         return Reply(outcome=outcome, entry=found.entry)
 
     def followed(self, call: Call, entry: Entry) -> Reply:
@@ -89,6 +113,8 @@ class Ledger:
         saved: float = 0.0,
         stored: bool | None = False,
         not_stored: str = "",
+        similarity: float | None = None,
+        source: str = "",
     ) -> Outcome:
         decision = call.decision
         outcome = Outcome(
@@ -105,8 +131,19 @@ class Ledger:
             saved=saved,
             stored=stored,
             not_stored=not_stored,
+            similarity=similarity,
+            source=source,
         )
         self.counters.outcome(outcome)
+        self._totals.days.called(
+            self._clock(),
+            call.request.target.origin,
+            decision.model,
+            decision.tags,
+            status=status,
+            usage=outcome.usage,
+            saved=saved,
+        )
         note(outcome)
         if call.started > self._totals.due:
             self._totals.add_soon()

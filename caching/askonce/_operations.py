@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Final
@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Final
 from askonce._backing import Backing
 from askonce._bridge import step
 from askonce._clock import Clock
+from askonce._days import today
 from askonce._decision import Settings
 from askonce._entry import Entry
+from askonce._errors import not_allowed
 from askonce._events import Events, Listener
 from askonce._flow import Flow
 from askonce._request import Request
@@ -19,13 +21,17 @@ from askonce._seal import Seal
 from askonce._stats import Counters, Stats
 from askonce._totals import Totals
 from askonce._units import Duration
-from askonce.stores.protocol import Health
+from askonce.stores.protocol import Health, Item
 
 if TYPE_CHECKING:
     from askonce._admin import Admin
     from askonce._explain import Explanation
+    from askonce._layer import Layer
+    from askonce.report import Price, Report
+    from askonce.semantic import SemanticFigures
 
 _BATCH: Final = 200
+_MOST_DAYS: Final = 366
 
 
 class Operations:
@@ -39,10 +45,33 @@ class Operations:
     _backing: Backing
     _totals: Totals
     _flow: Flow
+    _layer: Layer | None
+
+    @property
+    def namespace(self) -> str:
+        """The namespace it was made with."""
+        return self._settings.namespace
+
+    @property
+    def tiers(self) -> tuple[str, ...]:
+        """The names of its stores, front first: those in `stats()`, and in the order of `ping()`."""
+        return self._backing.names
+
+    @property
+    def clock(self) -> Clock:
+        """Seconds since the epoch, as it was made with."""
+        return self._clock
 
     def stats(self) -> Stats:
         """What happened in this process since the cache was made."""
         return self._counters.snapshot(self._backing.breakers())
+
+    def semantic_figures(self) -> list[SemanticFigures]:
+        """What the semantic layer did in this process, and how often it was wrong.
+
+        All together first, then by partition and model, the busiest first. Empty without a layer.
+        """
+        return [] if self._layer is None else self._layer.figures()
 
     def totals(self) -> Stats:
         """What happened in all processes that use this namespace of the store, since it was first used.
@@ -60,6 +89,43 @@ class Operations:
         import asyncio  # noqa: PLC0415 - whoever awaits has it
 
         return await asyncio.to_thread(self._totals.read)
+
+    def report(self, *, days: int = 30, prices: Mapping[str, Price] | None = None) -> Report:
+        """What the cache saved in the latest days, today included: calls, tokens, time, and money.
+
+        Of all processes that use this namespace of the store, as for `totals`. Days are UTC.
+
+        Args:
+            days: how many, 1 to 366.
+            prices: your own, by model name (`*` globs): they win over the list of the package
+                `genai-prices` (extra `prices`). Of a model without a price only tokens are counted.
+
+        Raises:
+            ConfigurationError: for a number of days or a price that cannot be.
+            Exception: whatever the store raises.
+        """
+        if isinstance(days, bool) or not isinstance(days, int) or not 1 <= days <= _MOST_DAYS:
+            raise not_allowed("days", days, f"a whole number from 1 to {_MOST_DAYS}")
+        from askonce.report._figures import report  # noqa: PLC0415 - most programs never make one
+        from askonce.report._prices import Prices  # noqa: PLC0415
+
+        last = today(self._clock())
+        known = Prices(prices)
+        return report(
+            self._totals.read_days(last - days + 1, last),
+            namespace=self.namespace,
+            first=last - days + 1,
+            last=last,
+            prices=known,
+            stats=self._totals.read(),
+            health=self.ping(),
+        )
+
+    async def areport(self, *, days: int = 30, prices: Mapping[str, Price] | None = None) -> Report:
+        """`report`, for event loops."""
+        import asyncio  # noqa: PLC0415 - whoever awaits has it
+
+        return await asyncio.to_thread(lambda: self.report(days=days, prices=prices))
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Have `listener(event)` called for every event (see `askonce.events`); returns the way out.
@@ -125,12 +191,12 @@ class Operations:
     def clear(self) -> int:
         """Remove every entry of this namespace from every tier; how many they were."""
         self._flow.forget()
-        return step(self._admin.clear(self._backing.sync_tiers))
+        return step(self._admin.clear(self._backing.sync_tiers, self._layer))
 
     async def aclear(self) -> int:
         """`clear`, for event loops."""
         self._flow.forget()
-        return await self._admin.clear(self._backing.async_tiers)
+        return await self._admin.clear(self._backing.async_tiers, self._layer)
 
     def entries(self) -> Iterator[tuple[str, Entry]]:
         """The (key, entry) pairs of this namespace, a batch at a time; what cannot be read is left out."""
@@ -144,6 +210,43 @@ class Operations:
         while batch := list(islice(keys, _BATCH)):
             for pair in await self._admin.load(self._backing.async_tiers, batch):
                 yield pair
+
+    def entry(self, key: str) -> Entry | None:
+        """The entry under a key, `namespace:digest`, fresh or stale; None when there is none to be read.
+
+        Looking is no use of the cache: nothing is counted, and no copy goes to the front tier.
+        """
+        found = step(self._admin.load(self._backing.sync_tiers, [key]))
+        return next((entry for _, entry in found), None)
+
+    async def aentry(self, key: str) -> Entry | None:
+        """`entry`, for event loops."""
+        found = await self._admin.load(self._backing.async_tiers, [key])
+        return next((entry for _, entry in found), None)
+
+    def keys(self) -> list[str]:
+        """The keys of this namespace in all tiers, each once."""
+        return step(self._admin.keys(self._backing.sync_tiers))
+
+    def read_items(self, keys: Sequence[str]) -> list[Item]:
+        """(key, value, absolute expiry) as the stores have them: envelopes, sealed when there is a secret.
+
+        For tools that move entries; see `askonce.tools`.
+        """
+        return step(self._admin.read(self._backing.sync_tiers, keys))
+
+    def write_items(self, items: Sequence[Item], *, overwrite: bool = False) -> int:
+        """Store what `read_items` gave; how many were written. The expiry stays what it is.
+
+        Args:
+            items: at most a few hundred at a time.
+            overwrite: also where something is stored under the key.
+
+        Raises:
+            Exception: whatever a store raises. Nothing waits in a queue: what this returns from is stored.
+        """
+        self._flow.forget()
+        return step(self._admin.write(self._backing.direct(), items, overwrite=overwrite))
 
     def explain(self, request: Request) -> Explanation:
         """Why a request is or is not answered from the cache: its nearest entry and what differs."""

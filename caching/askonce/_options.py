@@ -15,6 +15,8 @@ from askonce.stores.urls import open_store
 
 _NEXT_URL: Final = re.compile(r"\s+(?=[a-z0-9+]+://)")
 
+_DEFAULT: Final = ("memory://", "disk://")
+
 StoreSpec: TypeAlias = "str | Store | Sequence[str | Store] | None"
 
 
@@ -30,12 +32,20 @@ def read_secret(secret: object) -> bytes | None:
     return found
 
 
+def store_urls(urls: Sequence[str] | None = None) -> list[str]:
+    """The URLs of a cache's tiers, front first: those given, else `$ASKONCE_STORE`'s, else the default's.
+
+    Each text may hold several, separated by blanks; a blank in a path separates nothing.
+    """
+    texts = list(urls) if urls else [os.environ.get("ASKONCE_STORE", "")]
+    found = [url for text in texts for url in _NEXT_URL.split(text.strip()) if url]
+    return found or list(_DEFAULT)
+
+
 def read_stores(spec: StoreSpec, clock: Clock) -> list[Store]:
     """The tiers, front first; a TieredStore's own tiers are taken apart, so that each is guarded alone."""
     if spec is None:
-        line = os.environ.get("ASKONCE_STORE", "").strip()
-        # One line holds several tiers, separated by blanks; a blank in a path is none of them.
-        spec = _NEXT_URL.split(line) if line else ("memory://", "disk://")
+        spec = store_urls()
     if isinstance(spec, str) or not isinstance(spec, Sequence):
         spec = [spec]
     found: list[Store] = []

@@ -22,10 +22,11 @@ class Outcome:
             provider in vain, or an offline miss).
         reason: why, in a word or two: "fresh", "not stored", "expired", "mode off", ...
         key: `namespace:digest`; "" for a bypass that never had one.
+        source: of a semantic hit: the key of the entry whose answer it is; "" otherwise.
         age: seconds since the answer was created; None where there was none.
         ttl: seconds it stays fresh from now; negative when stale; None: for ever, or no answer.
         tier: the store that answered: "memory", "disk", ...; "" otherwise.
-        similarity: of a semantic hit; None otherwise.
+        similarity: of a semantic hit: cosine of the two questions, at most 1; None otherwise.
         model: the model asked for.
         surface: kind of endpoint, such as "chat".
         usage: the provider's usage figures of the answer: spent on a miss, saved on a hit.
@@ -43,6 +44,7 @@ class Outcome:
     ttl: float | None = None
     tier: str = ""
     similarity: float | None = None
+    source: str = ""
     model: str = ""
     surface: str = ""
     usage: dict[str, int] = field(default_factory=dict[str, int])

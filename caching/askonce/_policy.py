@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from fnmatch import translate
 from functools import lru_cache
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from askonce._errors import ConfigurationError
@@ -50,6 +51,14 @@ def _check_temperature(owner: str, value: object) -> None:
         return
     raise ConfigurationError(
         f"{owner}: max_temperature={value!r} is not allowed; allowed: None or a number >= 0"
+    )
+
+
+def _check_rate(value: object) -> None:
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < inf):
+        return
+    raise ConfigurationError(
+        f"Policy: replay_rate={value!r} is not allowed; allowed: None or a number above 0"
     )
 
 
@@ -142,6 +151,7 @@ class Terms:
     max_temperature: float | None
     store_truncated: bool
     store_refusals: bool
+    replay_rate: float | None = None
     opened: bool = False
     opened_endpoint: bool = False
 
@@ -164,6 +174,14 @@ class Policy:
         max_temperature: requests above it are not cached; None (default): all are.
         store_truncated: also keep answers cut off by a length limit. Default no.
         store_refusals: also keep refused and filtered answers. Default no.
+        share_streams: a stored stream also answers the same question asked plainly (chat, where the
+            stream tells its usage; Responses; Anthropic's messages), and a stored plain answer the same
+            question streamed (chat and messages: the content is the same, the pieces are words). Looked
+            for after an exact miss, by one more read. Default no.
+        share_choices: a stored chat answer with more choices (`n` up to 8) also answers the same question
+            with a smaller `n`: with its first choices, and the usage figures of all of them. Default no.
+        replay_rate: events a second at which stored streams are given, for interfaces that show words as
+            they come; None (default): at once.
         ignore_fields: top-level body fields that are not part of the question.
         vary_headers: names of further request headers that are.
         cacheable: a last word of yours, `(request, entry or None) -> bool`; an exception means no.
@@ -181,6 +199,9 @@ class Policy:
     max_temperature: float | None = None
     store_truncated: bool = False
     store_refusals: bool = False
+    share_streams: bool = False
+    share_choices: bool = False
+    replay_rate: float | None = None
     ignore_fields: frozenset[str] = IGNORED_FIELDS
     vary_headers: frozenset[str] = frozenset()
     cacheable: Cacheable | None = None
@@ -195,8 +216,9 @@ class Policy:
                 f"Policy: jitter={jitter!r} is not allowed; allowed: a number from 0 to 1"
             )
         _check_temperature("Policy", self.max_temperature)
-        for name in ("store_truncated", "store_refusals"):
+        for name in ("store_truncated", "store_refusals", "share_streams", "share_choices"):
             _check_flag("Policy", name, getattr(self, name))
+        _check_rate(self.replay_rate)
         if self.cacheable is not None and not callable(self.cacheable):
             raise ConfigurationError(
                 f"Policy: cacheable={self.cacheable!r} is not allowed; allowed: a callable or None"
@@ -221,6 +243,7 @@ class Policy:
             max_temperature=self.max_temperature,
             store_truncated=self.store_truncated,
             store_refusals=self.store_refusals,
+            replay_rate=self.replay_rate,
         )
         put(self, "terms", terms)
 

@@ -16,9 +16,9 @@ been fed. Not at EOF: the SDKs stop reading at the final event, and some never c
 reading. What a provider sends after it is not part of the record.
     - An error event (`error`, `response.failed`, data that begins with `{"error"`) drops the recording.
     - EOF before the final event drops it: "cut".
-    - Audio and image streams have no final event but a closing one (`speech.audio.done`,
-      `transcript.text.done`, `image_generation.completed`, `image_edit.completed`): there may be
-      several, so they complete only together with the EOF of a framed body that follows.
+    - Audio and image streams, and Cohere's, have no sure final event but a closing one (`speech.audio.done`,
+      `transcript.text.done`, `image_generation.completed`, `image_edit.completed`, `message-end`): there may
+      be several, so they complete only together with the EOF of a framed body that follows.
     - Providers without either (Gemini) are recorded with `sse_needs_final=False`: EOF of a framed body
       completes, unless it falls inside an event.
 
@@ -46,6 +46,7 @@ import orjson
 
 from askonce._decoding import Identity, decoder
 from askonce._sse import Scanner
+from askonce._surface import EVENTS, LINES
 
 State: TypeAlias = Literal["recording", "complete", "dropped"]
 
@@ -54,9 +55,6 @@ CUT: Final = "cut"
 ERROR: Final = "error event"
 UNFRAMED: Final = "unframed"
 ENCODING: Final = "content-encoding"
-
-_SSE: Final = "text/event-stream"
-_NDJSON: Final = frozenset({"application/x-ndjson", "application/stream+json", "application/jsonl"})
 
 
 class Recorder:
@@ -109,8 +107,8 @@ class Recorder:
         self.is_cut = False
         self._watches = False
         media_type = content_type.partition(";")[0].strip().lower()
-        self._scanner = Scanner() if media_type == _SSE else None
-        self._ndjson = media_type in _NDJSON
+        self._scanner = Scanner() if media_type == EVENTS else None
+        self._ndjson = media_type in LINES
         self._needs_final = sse_needs_final
         self._framed = framed
         self._limit = limit

@@ -85,6 +85,7 @@ class Request:
         principal: who asks, where that is not in the headers yet: anything that differs between callers
             who must not share under `scope="credential"`.
         unread: the body can be sent only once, so nobody looked at it; such a request passes through.
+        decided: what the last cache that decided on this very object noted on it; not part of it.
 
     The repr shows neither body nor headers nor query: they hold prompts and credentials.
     """
@@ -95,6 +96,7 @@ class Request:
     body: bytes = b""
     principal: bytes = b""
     unread: bool = False
+    decided: tuple[object, object] | None = field(default=None, init=False, repr=False, compare=False)
     _named: dict[bytes, bytes] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from askonce._bridge import step
 from askonce._buffer import PENDING, Buffer, Pending, Place, StreamBroken
 from askonce._recorder import Recorder
+from askonce._task import begin_task
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Task
@@ -70,7 +71,7 @@ class SharedStream:
         self._orphaned = False  # the last reader left in the middle of a pull; who pulls, closes
         self._settling = False
         self._task: Task[None] | None = None  # the pull under way
-        self._held: set[Task[None]] = set()  # because loops hold their tasks weakly
+        self._held: set[Task[None]] = set()
         self._wakers: list[Wake] = []
         self._active = time.monotonic()
 
@@ -205,7 +206,7 @@ class SharedStream:
     def start_task(self) -> None:
         """`apull` in a task, on the source's loop, after a claim."""
         assert self.loop is not None  # noqa: S101 - sync sources are pulled by threads
-        self._task = self._hold(self.loop.create_task(self.apull()))
+        self._task = begin_task(self.loop, self.apull, self._held)
 
     def start_task_from_elsewhere(self) -> None:
         """`start_task` from another thread or loop."""
@@ -214,11 +215,6 @@ class SharedStream:
             self.loop.call_soon_threadsafe(self.start_task)
         except RuntimeError:  # that loop is closed, and the connection with it
             self._pulled(None, StreamBroken(None))
-
-    def _hold(self, task: Task[None]) -> Task[None]:
-        self._held.add(task)
-        task.add_done_callback(self._held.discard)
-        return task
 
     def _record(self, chunk: bytes | None, error: BaseException | None) -> bool:
         """Feed the recorder and hand a chunk out; True when there is something to settle.
@@ -286,7 +282,7 @@ class SharedStream:
 
     def _start_finish(self) -> Task[None]:
         assert self.loop is not None  # noqa: S101
-        return self._hold(self.loop.create_task(self._finish_task()))
+        return begin_task(self.loop, self._finish_task, self._held)
 
     async def _finish_task(self) -> None:
         import asyncio  # noqa: PLC0415

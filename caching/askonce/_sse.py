@@ -41,6 +41,7 @@ _KINDS: Final = {
     b"transcript.text.done": _CLOSING,
     b"image_generation.completed": _CLOSING,
     b"image_edit.completed": _CLOSING,
+    b"message-end": _CLOSING,  # Cohere; most send [DONE] after it
 }
 
 # The beginning of an event's data, as it stands behind `data:`. Group 1: an error (some providers send
@@ -48,7 +49,7 @@ _KINDS: Final = {
 # [DONE], which SDKs take as a prefix too, though not behind a second space.
 _START: Final = re.compile(
     rb" ?(?:\[DONE\]|[ \t\r\n]*\{[ \t\r\n]*"
-    rb'"(?:(error)"[ \t\r\n]*:(?![ \t\r\n]*null\b)|type"[ \t\r\n]*:[ \t\r\n]*"([\w.]+)"))'
+    rb'"(?:(error)"[ \t\r\n]*:(?![ \t\r\n]*null\b)|type"[ \t\r\n]*:[ \t\r\n]*"([\w.-]+)"))'
 )
 
 # Nearly every chunk of nearly every stream: whole events, one LF-ended data line each, that mean nothing

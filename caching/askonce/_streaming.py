@@ -6,6 +6,7 @@ from typing import Final
 
 from askonce._buffer import StreamBroken
 from askonce._call import Call
+from askonce._entry import Entry
 from askonce._exchange import Opened, RawHeaders, Reply
 from askonce._flights import Flight, Flights
 from askonce._keeper import Keeper
@@ -34,6 +35,7 @@ class Streaming:
             opened.header(b"content-encoding"),
             opened.framed,
             call.decision.terms.max_entry_bytes,
+            sse_needs_final=call.decision.surface.ends_with_event,
         )
 
         async def settle(recorder: Recorder) -> None:
@@ -67,6 +69,9 @@ class Streaming:
         Raises:
             TimeoutError: when the caller's patience ran out before the first byte.
         """
+        if not call.exchange.live:
+            entry = await self.whole(call, flight)
+            return None if entry is None else self._ledger.followed(call, entry)
         shared = flight.stream
         reader = None if shared is None else Reader.of(shared)
         if reader is None:
@@ -74,24 +79,39 @@ class Streaming:
         patience = call.exchange.patience
         served = False
         try:
-            if call.exchange.live:
-                # Not a byte has been given to the caller yet: should the stream break before the
-                # first one, somebody else can still lead.
-                first = await call.face.read(reader, patience)
-                if first is None:
-                    return None
-                reader.unread(first)
-                outcome = self._ledger.told(call, "coalesced", "read along")
-                served = True
-                return Reply(outcome=outcome, reader=reader, headers=flight.head, patience=patience)
-            while await call.face.read(reader, patience) is not None:
-                pass
+            # Not a byte has been given to the caller yet: should the stream break before the
+            # first one, somebody else can still lead.
+            first = await call.face.read(reader, patience)
+            if first is None:
+                return None
+            reader.unread(first)
+            outcome = self._ledger.told(call, "coalesced", "read along")
+            served = True
+            return Reply(outcome=outcome, reader=reader, headers=flight.head, patience=patience)
         except StreamBroken:
             return None
         finally:
             if not served:
                 await call.face.leave(reader)
-        return None if flight.entry is None else self._ledger.followed(call, flight.entry)
+
+    async def whole(self, call: Call, flight: Flight) -> Entry | None:
+        """Read a running stream along to its end; the entry it became, None when it became none.
+
+        Raises:
+            TimeoutError: when the caller's patience ran out between two bytes.
+        """
+        shared = flight.stream
+        reader = None if shared is None else Reader.of(shared)
+        if reader is None:
+            return flight.entry
+        try:
+            while await call.face.read(reader, call.exchange.patience) is not None:
+                pass
+        except StreamBroken:
+            return None
+        finally:
+            await call.face.leave(reader)
+        return flight.entry
 
 
 def _tail_head(headers: RawHeaders) -> RawHeaders:

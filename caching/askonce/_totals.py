@@ -9,6 +9,7 @@ import weakref
 from dataclasses import fields
 from typing import Any, Final, cast
 
+from askonce._days import Days, Place, flat_rows, raised_rows, tally_name
 from askonce._deadline import deadline, set_deadline
 from askonce._events import warn
 from askonce._fork import renew_after_fork
@@ -31,12 +32,14 @@ class Totals:
         store: where the sums are kept; None: nowhere, then `read` has this process's own.
         name: under which name: the namespace.
         counters: what is counted here.
+        days: the same by day, model and tag.
     """
 
-    def __init__(self, store: Tallying | None, name: str, counters: Counters) -> None:
+    def __init__(self, store: Tallying | None, name: str, counters: Counters, days: Days) -> None:
         self._store = store
         self._name = name
         self._counters = counters
+        self.days = days
         self.due = time.perf_counter() + EVERY if store is not None else float("inf")
         self._added: dict[str, float] = {}
         self._lock = threading.Lock()
@@ -48,6 +51,8 @@ class Totals:
         """What was counted before the fork is the parent's to add."""
         self._lock = threading.Lock()
         self._added = flat(self._counters.snapshot())
+        if self._store is not None:
+            self.days.drain()
 
     def add_soon(self) -> None:
         """Add what has been counted, without keeping anybody waiting."""
@@ -65,18 +70,24 @@ class Totals:
             now = flat(self._counters.snapshot())
             more = {what: number - self._added.get(what, 0) for what, number in now.items()}
             more = {what: number for what, number in more.items() if number}
-            if not more:
+            rows = self.days.drain()
+            if not more and not rows:
                 return
             before = deadline()
             set_deadline(time.monotonic() + _LONGEST)
             try:
-                self._store.tally(self._name, more)
+                if more:
+                    self._store.tally(self._name, more)
+                    self._added = now
+                for day, counts in flat_rows(rows).items():
+                    self._store.tally(tally_name(self._name, day), counts)
+                    rows = {place: row for place, row in rows.items() if place.day != day}
             except Exception as error:  # noqa: BLE001 - figures are not worth an error
+                self.days.add(rows)
                 warn("stores", "the figures could not be added to the store (%s)", type(error).__name__)
                 return
             finally:
                 set_deadline(before)
-            self._added = now
 
     def read(self) -> Stats:
         """The sums of all processes so far, this one's included.
@@ -87,6 +98,21 @@ class Totals:
         self.add()
         mine = self._counters.snapshot()
         return mine if self._store is None else raised(self._store.tallies(self._name))
+
+    def read_days(self, first: int, last: int) -> dict[Place, dict[str, float]]:
+        """The rows of all processes for these days, this one's included.
+
+        Raises:
+            Exception: whatever the store raises.
+        """
+        self.add()
+        if self._store is None:
+            mine = self.days.copy()
+            return {place: row for place, row in mine.items() if first <= place.day <= last}
+        found: dict[Place, dict[str, float]] = {}
+        for day in range(first, last + 1):
+            found.update(raised_rows(day, self._store.tallies(tally_name(self._name, day))))
+        return found
 
 
 def flat(stats: Stats) -> dict[str, float]:

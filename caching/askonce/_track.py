@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,13 +17,14 @@ from askonce._outcome import Outcome
 class _Tracker:
     __slots__ = ("open", "outcomes")
 
-    def __init__(self) -> None:
-        self.outcomes: list[Outcome] = []
+    def __init__(self, outcomes: list[Outcome] | deque[Outcome]) -> None:
+        self.outcomes = outcomes
         self.open = True
 
 
 _trackers: ContextVar[tuple[_Tracker, ...] | None] = ContextVar("askonce_trackers", default=None)
 _INHERITED: Final = "_askonce_trackers"
+_WATCHED: Final = 64
 
 
 def note(outcome: Outcome) -> None:
@@ -30,6 +32,17 @@ def note(outcome: Outcome) -> None:
     for tracker in _active():
         if tracker.open:
             tracker.outcomes.append(outcome)  # one bytecode: atomic
+
+
+@contextmanager
+def untracked() -> Generator[None]:
+    """Tell no `track()` block of the calls inside: they are nobody's but ours."""
+    before = _trackers.get()
+    _trackers.set(())
+    try:
+        yield
+    finally:
+        _trackers.set(before)  # no token: a forgotten coroutine is closed in whatever context
 
 
 def _active() -> tuple[_Tracker, ...]:
@@ -50,15 +63,42 @@ def track() -> Generator[list[Outcome]]:
     Yields:
         The list, which grows while the block runs and stays afterwards.
     """
-    tracker = _Tracker()
-    token = _trackers.set((*_active(), tracker))
+    outcomes: list[Outcome] = []
+    tracker = _Tracker(outcomes)
+    _trackers.set((*_active(), tracker))
     _lineage.hook()
     try:
-        yield tracker.outcomes
+        yield outcomes
     finally:
         tracker.open = False
         _lineage.unhook()
-        _trackers.reset(token)
+        # No token: a block may end in another context than it began in, as those of fixtures do.
+        _trackers.set(tuple(one for one in _active() if one is not tracker))
+
+
+def is_tracked_by(outcomes: list[Outcome]) -> bool:
+    """Whether the current code runs in the `track()` block that yielded this list."""
+    return any(tracker.outcomes is outcomes for tracker in _active())
+
+
+class Watch:
+    """Collects the last outcomes of calls made in this context from now on; a `track()` without a block.
+
+    For those who are called twice and see nothing in between. One that is never stopped costs little: it
+    keeps the last 64.
+    """
+
+    __slots__ = ("_tracker",)
+
+    def __init__(self) -> None:
+        self._tracker = _Tracker(deque(maxlen=_WATCHED))
+        _trackers.set((*(one for one in _active() if one.open), self._tracker))
+
+    def stop(self) -> list[Outcome]:
+        """The outcomes so far; no more come."""
+        self._tracker.open = False
+        _trackers.set(tuple(one for one in _active() if one is not self._tracker))
+        return list(self._tracker.outcomes)
 
 
 class _Lineage:

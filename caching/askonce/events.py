@@ -1,4 +1,10 @@
-"""The events that `Cache.subscribe` delivers. Loaded when somebody listens."""
+"""The events that `Cache.subscribe` delivers. Loaded when somebody listens.
+
+A sink of your own is a Listener, any callable that takes an Event: `leave = cache.subscribe(sink)`. It runs
+in the thread, task and context of the call, after its answer is known: so it should be quick, and finds the
+caller's own context variables and spans. What it raises is logged and dropped, and no other sink misses
+anything. No event holds a prompt or an answer. `askonce.telemetry` is such a sink.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +17,7 @@ from askonce._outcome import Outcome
 __all__ = [
     "AnswerDropped",
     "AnswerStored",
+    "AnswersCompared",
     "BreakerChanged",
     "CallDone",
     "CorruptEntry",
@@ -94,4 +101,27 @@ class CorruptEntry:
     reason: str
 
 
-Event: TypeAlias = CallDone | AnswerStored | AnswerDropped | StoreFailed | BreakerChanged | CorruptEntry
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswersCompared:
+    """The semantic layer had the provider asked although an answer was there, and the two were compared.
+
+    Attributes:
+        partition: first digits of the partition's digest.
+        model: the model asked.
+        similarity: of the two questions.
+        right: the stored answer would have been right.
+        would_serve: it would have been given, had this not been a sample; else the call was to learn from.
+        source: key of the entry whose answer it is.
+    """
+
+    partition: str
+    model: str
+    similarity: float
+    right: bool
+    would_serve: bool
+    source: str
+
+
+Event: TypeAlias = (
+    CallDone | AnswerStored | AnswerDropped | AnswersCompared | StoreFailed | BreakerChanged | CorruptEntry
+)

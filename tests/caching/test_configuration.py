@@ -188,7 +188,7 @@ def test_the_public_names_are_those_of_the_manual():
     expected = {
         "AskOnceError", "Cache", "ConfigurationError", "Entry", "OfflineMiss", "Outcome", "Policy", "Request",
         "Rule",
-        "Stats", "StoreError", "__version__", "track", "using",
+        "Stats", "StoreError", "__version__", "replay", "track", "using",
     }  # fmt: skip
     assert set(askonce.__all__) == expected
     assert all(getattr(askonce, name).__doc__ for name in expected - {"__version__"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 from hypothesis import given
 from hypothesis import settings as how
 from hypothesis import strategies as st
@@ -120,8 +121,8 @@ def test_one_changed_byte_is_another_question() -> None:
 
 def test_what_is_remembered_stays_within_its_room() -> None:
     decider = Decider(settings())
-    for number in range(60):
-        body = b'{"model":"m","n":%d,"pad":"%s"}' % (number, b"x" * 400_000)
+    for number in range(300):
+        body = b'{"model":"m","n":%d,"pad":"%s"}' % (number, b"x" * 60_000)
         decider.decide(a_request(body), NOTHING_SAID)
     held = sum(len(ticket[0]) for kept in (decider._young, decider._old) for ticket in kept)
     assert held <= 2 * (4 << 20)
@@ -130,9 +131,29 @@ def test_what_is_remembered_stays_within_its_room() -> None:
     assert len(decider._young) + len(decider._old) <= 2 * 4096
 
 
-def test_very_large_bodies_and_forms_are_not_kept() -> None:
+def test_large_bodies_are_remembered_without_being_kept_and_every_byte_of_them_counts() -> None:
     decider = Decider(settings())
-    decider.decide(a_request(b'{"model":"m","pad":"%s"}' % (b"x" * (600 << 10))), NOTHING_SAID)
+    pad = b"x" * (1 << 20)
+    bodies = [
+        b'{"model":"m","pad":"%s%s%s"}' % (start, pad, end)
+        for start, end in [(b"a", b"a"), (b"a", b"b"), (b"b", b"a")]
+    ]
+    decisions = [decider.decide(a_request(body), NOTHING_SAID)[0] for body in bodies]
+    assert len({decision.key for decision in decisions}) == 3
+    for body, before in zip(bodies, decisions, strict=True):
+        again, read = decider.decide(a_request(body), NOTHING_SAID)
+        assert again is before
+        assert read is None, "it was read once more"
+    digests = [ticket[0] for ticket in decider._young]
+    assert sum(map(len, digests)) < 1000
+    for digest in digests:  # who sends a digest asks something else
+        assert decider.decide(a_request(digest.encode()), NOTHING_SAID)[0].key not in {
+            one.key for one in decisions
+        }
+
+
+def test_forms_are_not_kept() -> None:
+    decider = Decider(settings())
     form = Request(
         "POST",
         "https://api.openai.com/v1/audio/transcriptions",
@@ -167,3 +188,49 @@ def test_two_people_with_the_same_words_are_told_apart() -> None:
     keys = [decider.decide(ask, NOTHING_SAID)[0].key for ask in asks]
     assert len(set(keys)) == len(asks)
     assert [decider.decide(ask, NOTHING_SAID)[0].key for ask in asks] == keys
+
+
+def test_lists_of_many_short_inputs_take_no_more_memory_than_long_bodies():
+    """The key of an input is longer than many an input."""
+    decider = Decider(settings())
+    for number in range(100):
+        texts = [f"{number}.{place}" for place in range(2048)]
+        body = orjson.dumps({"model": "e", "input": texts})
+        request = a_request(body, url="https://api.openai.com/v1/embeddings")
+        assert len(decider.decide(request, NOTHING_SAID)[0].items) == 2048
+    kept = [*decider._young.values(), *decider._old.values()]
+    assert 0 < sum(len(decision.items) for decision in kept) * 100 < 2 * (4 << 20)
+
+
+def test_a_request_asked_again_as_it_is_gets_what_this_cache_and_this_caller_would_get() -> None:
+    request = a_request()
+    deciders = [Decider(settings(namespace=name)) for name in ("one", "two")]
+    said = Control(sample=3, mode="refresh")
+    for _ in range(3):
+        for decider, name in zip(deciders, ("one", "two"), strict=True):
+            plain, special = decider.decide(request, NOTHING_SAID)[0], decider.decide(request, said)[0]
+            assert plain.key.startswith(f"{name}:")
+            assert (plain.sample, plain.read, special.sample, special.read) == (0, True, 3, False)
+            assert plain.key != special.key
+
+
+def test_what_was_noted_on_a_request_ends_with_what_is_remembered(monkeypatch: Any) -> None:
+    request, decider = a_request(), Decider(settings())
+    first = [decider.decide(request, NOTHING_SAID)[0] for _ in range(3)][-1]
+    decider.forget()
+    calls: list[int] = []
+    monkeypatch.setattr("askonce._decider.decide", lambda *args: calls.append(1) or decide(*args))
+    assert shown(decider.decide(request, NOTHING_SAID)[0]) == shown(first)
+    assert calls == [1]
+
+
+def test_where_a_function_of_the_users_has_a_say_it_is_asked_each_time() -> None:
+    seen: list[int] = []
+
+    def cacheable(request: Request, entry: object) -> bool:
+        seen.append(1)
+        return len(seen) % 2 == 1
+
+    request, decider = a_request(), Decider(settings(policy=Policy(cacheable=cacheable)))
+    found = [decider.decide(request, NOTHING_SAID)[0].bypass for _ in range(4)]
+    assert found == ["", "policy", "", "policy"]

@@ -245,3 +245,84 @@ def test_a_policy_that_ignores_a_field_leaves_it_out_of_fingerprints():
     cache = Cache("memory://", policy=Policy(ignore_fields={"seed"}))
     assert "seed" not in print_of({**BASE, "seed": 1}, cache)
     assert "user" in print_of({**BASE, "user": "x"}, cache)
+
+
+# -- lists as a whole, and how far a look goes --------------------------------------------------------
+
+
+def listed(*names):
+    return [{"type": "function", "function": {"name": name}} for name in names]
+
+
+def turns(*words):
+    return [{"role": "user", "content": word} for word in words]
+
+
+MOVES = [
+    ({"tools": listed("a", "b")}, {"tools": listed("b", "a")}, ["tools in another order"]),
+    ({"messages": turns("a", "b")}, {"messages": turns("b", "a")}, ["messages in another order"]),
+    ({"messages": turns("a", "b")}, {"messages": turns("x", "a", "b")}, ["messages[0] added"]),
+    ({"messages": turns("a", "b", "c", "d")}, {"messages": turns("a", "d")}, ["messages[1:3] removed"]),
+    ({"tools": listed("a", "b")}, {"tools": listed("a", "c")}, ["tools[1] changed"]),
+    ({"tools": listed("a", "a")}, {"tools": listed("a", "b")}, ["tools[1] changed"]),
+]
+
+
+@pytest.mark.parametrize(("before", "now", "expected"), MOVES)
+def test_items_that_moved_are_told_as_one_difference(before, now, expected):
+    assert differences(print_of({"model": "m", **before}), print_of({"model": "m", **now})) == expected
+
+
+def test_a_look_is_bounded_and_says_how_far_it_went(monkeypatch):
+    from askonce import _explain
+
+    monkeypatch.setattr(_explain, "_LOOK_AT", 4)
+    with Cache("memory://") as cache:
+        for number in range(10):
+            cache.ask(Ask(request_of({"model": "x", "messages": turns(str(number)), "seed": number})))
+        found = cache.explain(request_of({"model": "y", "messages": turns("a")}))
+        assert (found.looked_at, found.entries) == (4, 10)
+        assert "looked at 4 of 10 entries" in str(found)
+        with using(mode="offline"), pytest.raises(OfflineMiss, match="looked at 4 of 10 entries"):
+            cache.ask(Ask(request_of({"model": "y", "messages": turns("a")})))
+
+
+def test_a_look_ends_at_an_entry_that_differs_in_one_part():
+    with recorded() as cache:
+        for number in range(300):
+            cache.ask(Ask(request_of({"model": "x", "messages": turns(str(number)), "seed": number})))
+        found = cache.explain(request_of({**BASE, "temperature": 0.7}))
+        assert found.differences == ("temperature 0.5 -> 0.7",)
+        assert found.looked_at < found.entries == 301
+        assert "looked at" not in str(found)
+
+
+def test_an_offline_miss_says_what_an_explanation_says():
+    with recorded() as cache:
+        request = request_of({**BASE, "temperature": 0.7})
+        told = cache.explain(request).told()
+        with using(mode="offline"), pytest.raises(OfflineMiss) as caught:
+            cache.ask(Ask(request))
+    assert told in str(caught.value)
+
+
+def test_an_answer_that_is_too_old_differs_in_nothing_else():
+    with recorded() as cache, using(mode="offline", max_age=0), pytest.raises(OfflineMiss, match="age only"):
+        cache.ask(Ask(request_of()))
+
+
+def test_one_entry_is_looked_at_without_being_used():
+    with recorded() as cache:
+        key = cache.explain(request_of()).key
+        before = cache.stats()
+        entry = cache.entry(key)
+        assert entry is not None
+        assert entry.meta.model == "gpt-4o"
+        assert cache.entry("default:nothing") is None
+        assert cache.stats() == before
+
+
+async def test_one_entry_is_looked_at_by_event_loops_too():
+    async with recorded() as cache:
+        assert await cache.aentry(cache.explain(request_of()).key) is not None
+        assert await cache.aentry("default:nothing") is None

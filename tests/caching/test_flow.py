@@ -680,7 +680,7 @@ OPERATIONS = ["get", "set", "delete", "get_many", "set_many", "scan", "ping"]
 @pytest.mark.parametrize("operation", [*OPERATIONS, None])
 def test_a_store_that_fails_costs_nobody_an_answer(kit, k, face, tier, operation):
     stores = [FlakyStore(MemoryStore(clock=kit.clock)) for _ in range(2)]
-    cache = kit.cache(stores)
+    cache = kit.cache(stores, store_timeout=30)  # a busy machine is no failing store
     seen = []
     cache.subscribe(seen.append)
     stores[tier].fail_with(OSError("no"), operations=None if operation is None else [operation])

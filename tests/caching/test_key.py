@@ -237,7 +237,7 @@ CHANGES = {
     "path": {"url": "https://api.openai.com/v2/chat/completions"},
     "path, doubled slash": {"url": "https://api.openai.com//v1/chat/completions"},
     "path, case": {"url": "https://api.openai.com/V1/chat/completions"},
-    "path, escaped": {"url": "https://api.openai.com/v1%2Fchat/completions"},
+    "path, escaped": {"url": "https://api.openai.com/v1%2Fx/chat/completions"},
     "query": {"url": URL + "?api-version=1"},
     "query value": {"url": URL + "?api-version=2"},
     "query, empty value": {"url": URL + "?api-version="},

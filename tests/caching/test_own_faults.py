@@ -29,7 +29,7 @@ def undecidable(monkeypatch):
 
 @pytest.fixture
 def unjudgeable(monkeypatch):
-    monkeypatch.setattr(Keeper, "_judge", breaks)
+    monkeypatch.setattr(Keeper, "judge", breaks)
 
 
 def test_a_request_that_cannot_be_decided_goes_to_the_provider(kit, k, undecidable):

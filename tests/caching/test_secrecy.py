@@ -197,7 +197,7 @@ def test_what_debuggers_and_error_reporters_print_of_local_variables_shows_nothi
             for name, value in frame.f_locals.items():
                 if name != "exchange":  # the door's own object
                     assert_silent(f"{name} {value!r}")
-        assert_silent(told(cache._settings, cache._flow._seal, cache._flow))
+        assert_silent(told(cache._settings, cache._flow._offline._seal, cache._flow))
 
 
 def test_what_is_stored_holds_no_prompt_no_credential_and_no_cookie():

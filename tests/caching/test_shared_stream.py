@@ -6,6 +6,7 @@ import asyncio
 import gc
 import threading
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -550,6 +551,28 @@ def test_the_leaders_loop_stops_in_the_middle(kit, k):
         other.run(k.aconsume(third), 4.0)
     assert time.monotonic() - started < 3.0
     assert kit_fresh(kit, k, cache).body == whole(k, 2)
+
+
+def test_a_loop_that_ends_while_a_stream_is_closed_leaves_no_warning(kit, k):
+    cache = kit.cache()
+    loop = kit.loop()
+    leader = loop.run(alead(kit, k, cache))
+    loop.run(leader.reader.aread())
+
+    def close_and_stop(reader=leader.reader):
+        reader.close()
+        loop.loop.call_soon(loop.loop.stop)
+
+    loop.loop.call_soon_threadsafe(close_and_stop)
+    loop.thread.join(5)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        loop.loop.close()
+        for task in asyncio.all_tasks(loop.loop):
+            task._log_destroy_pending = False
+        del leader, task, close_and_stop
+        gc.collect()
+    assert [str(one.message) for one in seen if "never awaited" in str(one.message)] == []
 
 
 def kit_fresh(kit, k, cache):

@@ -137,6 +137,24 @@ def test_tokens_are_those_in_and_out_and_details_are_not_counted_twice():
 # -- events ----------------------------------------------------------------------------------------
 
 
+def test_tokens_from_the_providers_own_cache_are_those_of_calls_that_were_made():
+    parts = (
+        {"prompt_tokens": 100, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 64}},
+        {"input_tokens": 5, "output_tokens": 1, "cache_read_input_tokens": 2000},
+        {"input_tokens": 9, "output_tokens": 1, "input_tokens_details": {"cached_tokens": 8}},
+    )
+    with Cache("memory://") as cache:
+        assert "provider&#x27;s cache" not in cache.stats()._repr_html_()
+        for number, usage in enumerate(parts):
+            for _ in range(2):  # the second costs nothing, there or here
+                cache.ask(Ask(f"{number}", answer={**GOOD, "usage": usage}))
+        stats = cache.stats()
+        page = cache.report()._repr_html_()
+    assert stats.tokens_provider_cached == 64 + 2000 + 8
+    assert "<th>Tokens read from the provider&#x27;s cache</th><td>2,072</td>" in stats._repr_html_()
+    assert "Tokens read from the provider&#x27;s cache" in page
+
+
 def test_what_happens_is_told_as_it_happens():
     seen = []
     store = FlakyStore(MemoryStore())
@@ -226,8 +244,8 @@ def test_events_are_values_and_all_of_them_are_public():
     with pytest.raises(AttributeError):
         AnswerStored(key="k", size=1).size = 2
     assert set(events_module.__all__) == {
-        "AnswerDropped", "AnswerStored", "BreakerChanged", "CallDone", "CorruptEntry", "Event", "Listener",
-        "StoreFailed",
+        "AnswerDropped", "AnswerStored", "AnswersCompared", "BreakerChanged", "CallDone", "CorruptEntry",
+        "Event", "Listener", "StoreFailed",
     }  # fmt: skip
 
 

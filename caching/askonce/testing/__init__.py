@@ -1,6 +1,6 @@
-"""For tests: a provider on loopback, a clock you can move, a store that fails on demand, the store suite.
+"""For tests: a provider, a clock you can move, a store that fails on demand, suites for stores and indexes.
 
-Each is imported when it is used; only `StoreContract` needs pytest.
+Each is imported when it is used; only `StoreContract` and `IndexContract` need pytest.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ if TYPE_CHECKING:
     from askonce.testing._clock import ManualClock as ManualClock
     from askonce.testing._contract import StoreContract as StoreContract
     from askonce.testing._flaky import FlakyStore as FlakyStore
+    from askonce.testing._index_contract import IndexContract as IndexContract
     from askonce.testing._provider import FakeProvider as FakeProvider
 
-__all__ = ["FakeProvider", "FlakyStore", "ManualClock", "StoreContract"]
+__all__ = ["FakeProvider", "FlakyStore", "IndexContract", "ManualClock", "StoreContract"]
 
 _HOMES = {
     "FakeProvider": "_provider",
     "FlakyStore": "_flaky",
+    "IndexContract": "_index_contract",
     "ManualClock": "_clock",
     "StoreContract": "_contract",
 }

@@ -1,4 +1,4 @@
-"""A provider on loopback that speaks the OpenAI protocol and misbehaves on demand.
+"""A provider on loopback that speaks the protocols of many and misbehaves on demand.
 
 Theory of operation, one file per idea:
 
@@ -8,7 +8,8 @@ Theory of operation, one file per idea:
 * `desk` is the shared state: what was asked, which fault is next, who is in flight.
 * `gate` lets a connection wait for a release and notice a peer that hangs up meanwhile.
 * `faults` are values; `answers` turns one endpoint's answer into a faulty one, purely.
-* `chat`, `responses`, `vectors`, `media` are pure functions from an `Ask` to an `Answer`;
+* `chat`, `responses`, `vectors`, `media` (OpenAI), `anthropic`, `gemini`, `cohere`, `lines` (Ollama) and
+  `huggingface` are pure functions from an `Ask` to an `Answer`;
   `drafting` decides what the words are, `endpoints` which function a path means.
 """
 

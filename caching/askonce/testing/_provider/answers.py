@@ -74,9 +74,9 @@ class Ask:
 
     @property
     def model(self) -> str:
-        """The model asked for: in the body, or in Azure's path."""
+        """The model asked for: in the body, or in the path of Azure and Google."""
         segments = self.record.path.split("/")
-        fallback = "fake-model"
+        fallback = segments[-1].partition(":")[0] if ":" in segments[-1] else "fake-model"
         if "deployments" in segments[:-1]:
             fallback = segments[segments.index("deployments") + 1]
         return str(self.body.get("model") or fallback)

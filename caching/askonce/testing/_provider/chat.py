@@ -48,6 +48,11 @@ def chat(ask: Ask) -> Answer:
     return json_answer({**head, "choices": choices, "usage": usage})
 
 
+def fim(ask: Ask) -> Answer:
+    """POST fim/completions, Mistral's: asked like a completion, answered like a chat."""
+    return chat(ask)
+
+
 def completions(ask: Ask) -> Answer:
     """POST completions."""
     prompt = ask.body.get("prompt")

@@ -35,6 +35,10 @@ class ToolCall:
     name: str
     arguments: str
 
+    def parsed(self) -> Json:
+        """The arguments as an object, for the protocols that send them so."""
+        return as_object(orjson.loads(self.arguments))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from askonce.testing._provider import chat, media, responses, vectors
+from askonce.testing._provider import (
+    anthropic,
+    chat,
+    cohere,
+    gemini,
+    huggingface,
+    lines,
+    media,
+    responses,
+    vectors,
+)
 from askonce.testing._provider.answers import (
     Answer,
     Ask,
@@ -30,6 +40,25 @@ _ENDPOINTS: dict[str, Callable[[Ask], Answer]] = {
     "audio/speech": media.speech,
     "audio/transcriptions": media.transcriptions,
     "audio/translations": media.transcriptions,
+    "fim/completions": chat.fim,
+    "messages": anthropic.messages,
+    "messages/count_tokens": anthropic.count_tokens,
+    ":generateContent": gemini.generate,
+    ":streamGenerateContent": gemini.stream_generate,
+    ":embedContent": gemini.embed,
+    ":batchEmbedContents": gemini.batch_embed,
+    ":countTokens": gemini.count_tokens,
+    "v1/chat": cohere.chat_v1,
+    "v2/chat": cohere.chat,
+    "v1/embed": cohere.embed,
+    "v2/embed": cohere.embed,
+    "rerank": cohere.rerank,
+    "api/chat": lines.ollama_chat,
+    "api/generate": lines.ollama_generate,
+    "api/embed": lines.ollama_embed,
+    "api/embeddings": lines.ollama_embeddings,
+    "pipeline/feature-extraction": huggingface.features,
+    "hf-inference": huggingface.generate,
 }
 
 _MODELS = ("gpt-4o", "gpt-4o-mini", "text-embedding-3-small", "omni-moderation-latest")
@@ -42,6 +71,11 @@ def endpoint_of(path: str) -> str:
         name = "/".join(segments[-length:])
         if name in _ENDPOINTS:
             return name
+    method = ":" + segments[-1].rpartition(":")[2]
+    if method in _ENDPOINTS:  # Google's methods stand behind the model
+        return method
+    if "models" in segments[-3:-1] and "hf-inference" in segments:
+        return "hf-inference"
     if "models" in segments[-2:]:
         return "models"
     return ""

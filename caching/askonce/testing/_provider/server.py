@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class FakeProvider:
-    """An OpenAI-compatible provider on loopback, for tests, demos and benchmarks.
+    """A provider on loopback, for tests, demos and benchmarks.
 
     ```python
     with FakeProvider() as provider:
@@ -30,9 +30,12 @@ class FakeProvider:
 
     Answers chat completions, completions, responses, embeddings, moderations, images, speech,
     transcriptions, translations and the list of models, plain and streamed, under any path prefix
-    (`/v1`, `/openai/v1`, `/openai/deployments/<name>`). Every answer has an id, an `x-request-id`,
-    a `created` and a text of its own, so that an answer from a cache can be told from a second one
-    of the provider; embeddings and moderations depend on their input alone.
+    (`/v1`, `/openai/v1`, `/openai/deployments/<name>`); and what the SDKs of Anthropic, Google (Gemini),
+    Cohere (versions 1 and 2), Ollama and Hugging Face ask, in their own protocols, under `url`.
+
+    Every answer has an id, an `x-request-id`, a `created` and a text of its own, so that an answer from a
+    cache can be told from a second one of the provider; embeddings and moderations depend on their input
+    alone.
 
     Tools are called when the prompt names them or says "tool", or when `tool_choice` demands it.
 

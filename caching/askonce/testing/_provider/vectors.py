@@ -72,8 +72,11 @@ def embeddings(ask: Ask) -> Answer:
         )
         data.append({"object": "embedding", "index": index, "embedding": vector})
     spent = sum(tokens(item) if isinstance(item, str) else len(item) for item in items)
+    # Mistral's answers have an id; OpenAI's have none.
+    named: Json = {"id": f"embd-{ask.number}"} if ask.model.startswith("mistral") else {}
     return json_answer(
         {
+            **named,
             "object": "list",
             "data": data,
             "model": ask.model,
