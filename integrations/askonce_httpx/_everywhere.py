@@ -10,7 +10,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from askonce import Cache, ConfigurationError
-from askonce.doors import missing_extra
+from askonce.doors import missing_extra, register_door
 from askonce_httpx._families import installed, load
 from askonce_httpx._transport import cached, is_cached
 
@@ -23,13 +23,19 @@ class _Layer:
 
     cache: Cache
     hosts: tuple[str, ...]
+    stands_in: bool = False
     made: WeakKeyDictionary[Any, Any] = field(default_factory=WeakKeyDictionary[Any, Any])
 
     def before(self, transport: Any, *, awaits: bool) -> Any:
         known = self.made.get(transport)
         if known is None:
-            known = self.made.setdefault(transport, cached(self.cache, _Held(transport), awaits=awaits))
+            known = self.made.setdefault(transport, self.wrapped(_Held(transport), awaits=awaits))
         return known
+
+    def wrapped(self, transport: Any, *, awaits: bool) -> Any:
+        made = cached(self.cache, transport, awaits=awaits)
+        made.stands_in = self.stands_in
+        return made
 
 
 class _Held:
@@ -75,15 +81,36 @@ class _Everywhere:
     def enable(self, cache: Cache | None, hosts: tuple[str, ...]) -> Cache:
         with self._lock:
             self._install()
-            found = cache or (self._layers[-1].cache if self._layers else Cache())
+            mine = [layer.cache for layer in self._layers if not layer.stands_in]
+            found = cache or (mine[-1] if mine else Cache())
             self._layers = (*self._layers, _Layer(found, hosts))
             return found
 
     def disable(self) -> None:
         with self._lock:
-            self._layers = self._layers[:-1]  # at once, in every thread; then the methods go back
-            if not self._layers:
-                self._uninstall()
+            mine = [layer for layer in self._layers if not layer.stands_in]
+            self._remove(mine[-1:])
+
+    def stand_in(self, cache: Cache) -> Callable[[], None]:
+        """Serve every host, for a replay block; returns the way out. Without either package: nobody."""
+        if not installed():
+            return lambda: None
+        layer = _Layer(cache, ("*",), stands_in=True)
+        with self._lock:
+            self._install()
+            self._layers = (*self._layers, layer)
+
+        def leave() -> None:
+            with self._lock:
+                self._remove([layer])
+
+        return leave
+
+    def _remove(self, layers: list[_Layer]) -> None:
+        # At once, in every thread; then the methods go back.
+        self._layers = tuple(layer for layer in self._layers if layer not in layers)
+        if not self._layers:
+            self._uninstall()
 
     def _install(self) -> None:
         try:
@@ -118,7 +145,7 @@ class _Everywhere:
             try:
                 return layer.before(transport, awaits=awaits)
             except TypeError:  # a transport that nobody can refer to weakly, or that is no key
-                return cached(layer.cache, transport, awaits=awaits)
+                return layer.wrapped(transport, awaits=awaits)
 
         return transport_for_url
 
@@ -169,3 +196,6 @@ def disable_cache() -> None:
     Does nothing when nothing is enabled. The cache itself stays open.
     """
     _everywhere.disable()
+
+
+register_door("httpx", _everywhere.stand_in)

@@ -55,6 +55,10 @@ class SyncCall(_Call):
             response.close()
         return opened(response, live_async=False)
 
+    def instead(self, body: bytes) -> Opened:
+        """Call the provider with another body."""
+        return opened(self._inner.handle_request(self.changed(body)), live_async=False)
+
 
 class AsyncCall(_Call):
     """A request of an AsyncClient: an `askonce.doors.AsyncExchange`."""
@@ -80,3 +84,7 @@ class AsyncCall(_Call):
         finally:
             await response.aclose()
         return opened(response, live_async=True)
+
+    async def instead(self, body: bytes) -> Opened:
+        """Call the provider with another body."""
+        return opened(await self._inner.handle_async_request(self.changed(body)), live_async=True)

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
 
 from askonce import Cache, ConfigurationError, OfflineMiss
-from askonce.doors import MARK, Reply, asked, content_of, is_form, on_asyncio
+from askonce.doors import MARK, Reply, asked, content_of, is_form, on_asyncio, serving
 from askonce_httpx._exchanges import AsyncCall, SyncCall
 from askonce_httpx._families import load, package_of
 
@@ -30,6 +30,11 @@ class _Cached:
         cache: answers the requests.
         inner: the transport that sends what is not answered; None: the default transport of the package
             that a request comes from, made when it is first needed.
+
+    Attributes:
+        put_in: by `wrap_client`, which may take it out again.
+        off: everything passes through; for one that was taken back where others hold on to it.
+        stands_in: under all clients of the process, in a replay block: what is no question may be anything.
     """
 
     _default: str
@@ -37,10 +42,30 @@ class _Cached:
     def __init__(self, cache: Cache, inner: Any) -> None:
         self.cache = cache
         self.inner = inner
+        self.put_in = False
+        self.off = False
+        self.stands_in = False
         self._made: dict[str, Any] = {}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.cache!r}>"
+
+    @property
+    def __class__(self) -> type[Any]:
+        """What it stands before, to whoever asks `isinstance`: a client looks as it did without a cache."""
+        inner = self.__dict__.get("inner")
+        return type(self) if inner is None else inner.__class__
+
+    @__class__.setter
+    def __class__(self, kind: type[Any]) -> None:
+        raise TypeError("the class of a transport cannot be changed")
+
+    def __getattr__(self, name: str) -> Any:
+        """Whatever else people look for in a transport is that of the one beneath."""
+        inner = self.__dict__.get("inner")
+        if inner is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(inner, name)
 
     def _inner_for(self, request: Any) -> Any:
         if self.inner is not None:
@@ -51,20 +76,18 @@ class _Cached:
             made = self._made.setdefault(package.__name__, getattr(package, self._default)())
         return made
 
-    def _passes(self, request: Any) -> bool:
+    def _passes(self, request: Any, cache: Cache) -> bool:
         """True for a request that a door above has taken, or that no rule knows.
 
         Raises:
             OfflineMiss: for one that no rule knows, in offline mode: that never asks.
         """
-        if MARK in request.extensions:
+        if self.off or MARK in request.extensions:
             return True
-        if self.cache.considers(request.method, request.url.path):
+        if cache.considers(request.method, request.url.path):
             return False
-        if self.cache.is_offline():
-            raise OfflineMiss(
-                f"mode is offline, and this {request.method} request is never answered by the cache"
-            )
+        if cache.is_offline() and (not self.stands_in or cache.minds(request.url.host)):
+            raise cache.offline_miss(f"this {request.method} request is never answered by the cache")
         return True
 
     @property
@@ -84,14 +107,15 @@ class _Sync(_Cached):
             Exception: whatever the inner transport raises, unchanged.
         """
         inner = self._inner_for(request)
-        if self._passes(request):
+        cache = serving(self.cache)
+        if self._passes(request, cache):
             return inner.handle_request(request)
         body = content_of(request)
         if body is None and is_form(request):
             body = request.read()
         call = SyncCall(request, body, inner)
         try:
-            reply = self.cache.ask(call)
+            reply = cache.ask(call)
         except OfflineMiss as miss:
             return _gateway_timeout(request, miss)
         if reply.bypassed:
@@ -121,18 +145,19 @@ class _Async(_Cached):
     async def handle_async_request(self, request: Any) -> Any:
         """Answer a request from the cache, or have it sent. Raises as `CacheTransport` does."""
         inner = self._inner_for(request)
-        if self._passes(request):
+        cache = serving(self.cache)
+        if self._passes(request, cache):
             return await inner.handle_async_request(request)
         if not on_asyncio():
-            if self.cache.never_asks(asked(request, None)):
-                raise OfflineMiss("mode is offline, and only asyncio is answered from the cache")
+            if cache.never_asks(asked(request, None)):
+                raise cache.offline_miss("only asyncio is answered from the cache")
             return await inner.handle_async_request(request)
         body = content_of(request)
         if body is None and is_form(request):
             body = await request.aread()
         call = AsyncCall(request, body, inner)
         try:
-            reply = await self.cache.aask(call)
+            reply = await cache.aask(call)
         except OfflineMiss as miss:
             return _gateway_timeout(request, miss)
         if reply.bypassed:

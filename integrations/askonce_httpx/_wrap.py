@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, TypeVar
+from weakref import WeakKeyDictionary
 
 from askonce import Cache, ConfigurationError
+from askonce.doors import warn
 from askonce_httpx._families import is_client
 from askonce_httpx._transport import cached, is_cached
 
@@ -48,19 +50,29 @@ def wrap_client(client: T, cache: Cache | None = None) -> T:
     found = _clients_in(client)
     if not found:
         raise _unreachable(client)
+    if _speaks_aiohttp(client):
+        warn(
+            "httpx",
+            "the async calls of a %s go over aiohttp and are not cached; allowed: make it with http_options="
+            'HttpOptions(async_client_args={"transport": AsyncCacheTransport(cache)})',
+            type(client).__name__,
+        )
     transports = [transport for one in found for transport in _transports(one)]
-    for transport in filter(is_cached, transports):
+    for transport in filter(_is_ours, transports):
         transport.cache = cache or transport.cache
-    if all(map(is_cached, transports)):
+    if all(_serves(transport, cache) for transport in transports):
         return client
     fresh = cache or Cache()
     for one in found:
-        _swap(one, partial(_wrapped, fresh, hasattr(one, "aclose")))
+        _swap(one, partial(_wrapped, one, fresh, cache))
     return client
 
 
 def unwrap_client(client: T) -> T:
     """Take back `wrap_client`: the client has its own transports again. Nothing to do is no error.
+
+    A CacheTransport that the client was made with stays. Where somebody has put a transport on top of ours
+    since, ours stays beneath it and passes everything through.
 
     Raises:
         ConfigurationError: when there is no httpx or httpx2 client to be found in it.
@@ -69,17 +81,44 @@ def unwrap_client(client: T) -> T:
     if not found:
         raise _unreachable(client)
     for one in found:
+        for transport in _put_in.pop(one, ()):
+            transport.off = True  # at once, wherever it stands
         _swap(one, _unwrapped)
     return client
 
 
-def _wrapped(cache: Cache, awaits: bool, transport: Any) -> Any:
-    return transport if is_cached(transport) else cached(cache, transport, awaits=awaits)
+_put_in: WeakKeyDictionary[Any, list[Any]] = WeakKeyDictionary()
+
+
+def _speaks_aiohttp(client: Any) -> bool:
+    """Whether a client of google-genai makes its async calls over aiohttp, beside the httpx in it."""
+    asked = getattr(getattr(client, "_api_client", None), "_use_aiohttp", None)
+    try:
+        return callable(asked) and asked() is True
+    except Exception:  # noqa: BLE001 - theirs, and private
+        return False
+
+
+def _is_ours(transport: Any) -> bool:
+    return is_cached(transport) and transport.put_in
+
+
+def _serves(transport: Any, cache: Cache | None) -> bool:
+    """Whether a transport answers from this cache already; None: from any."""
+    return is_cached(transport) and (cache is None or transport.cache is cache)
+
+
+def _wrapped(client: Any, fresh: Cache, wanted: Cache | None, transport: Any) -> Any:
+    if _serves(transport, wanted):
+        return transport
+    made = cached(fresh, transport, awaits=hasattr(client, "aclose"))
+    made.put_in = True
+    _put_in.setdefault(client, []).append(made)
+    return made
 
 
 def _unwrapped(transport: Any) -> Any:
-    # One without an inner transport was given to the client when it was made: it is the client's own.
-    return transport.inner if is_cached(transport) and transport.inner is not None else transport
+    return transport.inner if _is_ours(transport) else transport
 
 
 def _transports(client: Any) -> list[Any]:

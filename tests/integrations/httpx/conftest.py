@@ -10,8 +10,6 @@ import httpx2
 import pytest
 
 import askonce_httpx
-from askonce import Cache
-from askonce.testing import FakeProvider
 
 HEADERS = {"authorization": "Bearer k"}
 
@@ -74,28 +72,9 @@ async def way(request):
     await made.close()
 
 
-@pytest.fixture(scope="session")
-def running_provider():
-    with FakeProvider() as running:
-        yield running
-
-
-@pytest.fixture
-def provider(running_provider):
-    running_provider.reset()
-    yield running_provider
-    running_provider.reset()
-
-
 @pytest.fixture
 def chat(provider):
     return f"{provider.base_url}/chat/completions"
-
-
-@pytest.fixture
-def cache():
-    with Cache("memory://") as cache:
-        yield cache
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from mistralai.client import Mistral
 import askonce_httpx
 import askonce_openai
 from askonce import Cache, ConfigurationError, track
-from askonce_httpx import unwrap_client, wrap_client
+from askonce_httpx import AsyncCacheTransport, unwrap_client, wrap_client
 from askonce_httpx._wrap import _clients_in
 
 QUESTION = [{"role": "user", "content": "hello"}]
@@ -89,6 +89,18 @@ def test_the_http_clients_inside_an_sdks_client_are_found(name, cache):
     assert all(one._transport.cache is cache for one in found)
     unwrap_client(client)
     assert not any(hasattr(one._transport, "cache") for one in found)
+
+
+async def test_calls_that_go_past_httpx_are_told_of(cache, caplog):
+    pytest.importorskip("aiohttp")
+    wrap_client(genai.Client(api_key="k"), cache)
+    assert "aiohttp" in caplog.text
+    assert "AsyncCacheTransport" in caplog.text
+    caplog.clear()
+    options = genai.types.HttpOptions(async_client_args={"transport": AsyncCacheTransport(cache)})
+    wrap_client(genai.Client(api_key="k", http_options=options), cache)
+    wrap_client(openai.AsyncOpenAI(api_key="k"), cache)
+    assert caplog.text == ""
 
 
 def test_a_vendors_sdk_and_a_raw_request_share_one_entry(provider, cache):
@@ -214,3 +226,40 @@ def test_a_mocking_package_in_place_of_the_transport_still_works(respx_mock, cac
         for _ in range(2):
             assert client.post(chat, json=ASK).json()["choices"][0]["message"]["content"] == "mocked"
     assert route.call_count == 1
+
+
+async def test_unwrapping_leaves_a_transport_that_the_client_was_made_with(way, provider, chat, cache):
+    client = way.client(cache)
+    own = client._transport
+    with Cache("memory://") as other:
+        assert wrap_client(client)._transport is own
+        await way.post(wrap_client(client, other), chat, json=ASK)
+        assert (own.cache, other.stats().misses, cache.stats().calls) == (cache, 1, 0)
+        unwrap_client(client)
+    assert client._transport is own
+    for _ in range(2):
+        await way.post(client, chat, json=ASK)
+    assert provider.calls == 2
+    assert cache.stats().hits == 1
+
+
+async def test_unwrapping_beneath_somebody_elses_transport_switches_ours_off(way, provider, chat, cache):
+    client = wrap_client(way.client(), cache)
+    ours = client._transport
+
+    class Tracer(way.package.AsyncBaseTransport if way.is_async else way.package.BaseTransport):
+        def handle_request(self, request):
+            return ours.handle_request(request)
+
+        async def handle_async_request(self, request):
+            return await ours.handle_async_request(request)
+
+    client._transport = Tracer()
+    for calls in (1, 1):
+        await way.post(client, chat, json=ASK)
+        assert provider.calls == calls
+    unwrap_client(client)
+    for calls in (2, 3):
+        await way.post(client, chat, json=ASK)
+        assert provider.calls == calls
+    client._transport = ours  # closed with the client
