@@ -41,6 +41,10 @@ class _Call(NativeCall):
         """Send a copy and read the whole answer."""
         return self._send(self.copy(), **{**self._kwargs, "stream": False})
 
+    def send_changed(self, body: bytes) -> Any:
+        """Send another body in the caller's way."""
+        return self._send(self.changed(body), **self._kwargs)
+
 
 class SyncCall(_Call):
     """A call of an OpenAI client: an `askonce.doors.Exchange`."""
@@ -55,6 +59,10 @@ class SyncCall(_Call):
         """Call the provider for a refresh."""
         return opened(self.send_copy(), live_async=False)
 
+    def instead(self, body: bytes) -> Opened:
+        """Call the provider with another body."""
+        return opened(self.send_changed(body), live_async=False)
+
 
 class AsyncCall(_Call):
     """A call of an AsyncOpenAI client: an `askonce.doors.AsyncExchange`."""
@@ -68,3 +76,7 @@ class AsyncCall(_Call):
     async def again(self) -> Opened:
         """Call the provider for a refresh."""
         return opened(await self.send_copy(), live_async=True)
+
+    async def instead(self, body: bytes) -> Opened:
+        """Call the provider with another body."""
+        return opened(await self.send_changed(body), live_async=True)

@@ -10,22 +10,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from askonce import AskOnceError, Cache, OfflineMiss
+from askonce import AskOnceError, Cache
 from askonce.doors import MARK, asked, content_of, is_form, on_asyncio
 from askonce_openai._exchanges import AsyncCall, SyncCall
+from askonce_openai._lesson import lesson
 from askonce_openai._principal import principal_of
 
 CacheOf = Callable[[Any], "Cache | None"]
 
 
-def sync_hook(cache_of: CacheOf) -> Callable[..., Any]:
-    """The wrapper for `OpenAI._send_request`; `cache_of(client)` says which cache, None for none."""
+def sync_hook(cache_of: CacheOf, sent: Callable[[], None]) -> Callable[..., Any]:
+    """The wrapper for `OpenAI._send_request`.
+
+    Args:
+        cache_of: says which cache serves a client, None for none.
+        sent: called for each request that a cache sees.
+    """
 
     def send_request(wrapped: Any, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         cache = cache_of(client)
         native = args[0] if args else kwargs.get("request")
         if cache is None or native is None or MARK in native.extensions:
             return wrapped(*args, **kwargs)
+        sent()
         rest = kwargs if args else {name: value for name, value in kwargs.items() if name != "request"}
         body = content_of(native)
         if body is None and is_form(native) and cache.considers(native.method, native.url.path):
@@ -35,6 +42,9 @@ def sync_hook(cache_of: CacheOf) -> Callable[..., Any]:
             reply = cache.ask(call)
         except AskOnceError as error:
             raise _dressed(error) from None
+        taken = lesson.get()
+        if taken is not None:
+            taken.note(call, reply)
         if reply.bypassed:
             reply.native = call.send()  # marked: a bypass, too, counts once
         return call.answered(reply, live_async=False)
@@ -42,7 +52,7 @@ def sync_hook(cache_of: CacheOf) -> Callable[..., Any]:
     return send_request
 
 
-def async_hook(cache_of: CacheOf) -> Callable[..., Any]:
+def async_hook(cache_of: CacheOf, sent: Callable[[], None]) -> Callable[..., Any]:
     """The wrapper for `AsyncOpenAI._send_request`."""
 
     async def send_request(wrapped: Any, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -52,8 +62,9 @@ def async_hook(cache_of: CacheOf) -> Callable[..., Any]:
             return await wrapped(*args, **kwargs)
         if not on_asyncio():
             if cache.never_asks(asked(native, None)):
-                raise _dressed(OfflineMiss("mode is offline, and only asyncio is answered from the cache"))
+                raise _dressed(cache.offline_miss("only asyncio is answered from the cache"))
             return await wrapped(*args, **kwargs)
+        sent()
         rest = kwargs if args else {name: value for name, value in kwargs.items() if name != "request"}
         body = content_of(native)
         if body is None and is_form(native) and cache.considers(native.method, native.url.path):
@@ -63,6 +74,9 @@ def async_hook(cache_of: CacheOf) -> Callable[..., Any]:
             reply = await cache.aask(call)
         except AskOnceError as error:
             raise _dressed(error) from None
+        taken = lesson.get()
+        if taken is not None:
+            taken.note(call, reply)
         if reply.bypassed:
             reply.native = await call.send()
         return call.answered(reply, live_async=True)

@@ -10,12 +10,15 @@ import sys
 from contextlib import asynccontextmanager
 
 import openai
+import openai.resources.completions
+import openai.resources.embeddings
+import openai.resources.responses
 import pytest
 
 import askonce_openai
-from askonce import Cache
 from askonce.testing import FakeProvider
 from askonce_openai import _patch as door
+from askonce_openai._creators import PLACES
 
 
 class Side:
@@ -74,13 +77,15 @@ class Side:
 
 
 def methods():
-    """The attribute that the door replaces, for each class that has one."""
-    return {
-        owner: vars(owner)["_send_request"]
+    """The attributes that the door replaces, by class and name."""
+    last = {
+        (owner, "_send_request"): vars(owner)["_send_request"]
         for leaf in (openai.OpenAI, openai.AsyncOpenAI)
         for owner in leaf.__mro__
         if "_send_request" in vars(owner)
     }
+    owners = [owner for place in PLACES for owner in place.classes() or ()]
+    return last | {(owner, "create"): vars(owner)["create"] for owner in owners}
 
 
 @pytest.fixture(autouse=True)
@@ -89,18 +94,18 @@ def pristine(request):
     before = methods()
     yield
     # By identity: wrappers compare equal to what they wrap.
-    patched = any(vars(owner)["_send_request"] is not original for owner, original in before.items())
+    patched = any(vars(owner)[name] is not original for (owner, name), original in before.items())
     patched = patched and "wrap" not in request.fixturenames
-    left = patched or methods().keys() != before.keys() or bool(door._patch._everywhere)
+    left = patched or not before.keys() <= methods().keys() or bool(door._patch._everywhere)
     for _ in range(100):
         if not door._patch._everywhere:
             break
         askonce_openai.disable_cache()
     door._patch._single.clear()
     askonce_openai.disable_cache()
-    for owner, original in before.items():
-        owner._send_request = original
-    door._patch._installed = []
+    for (owner, name), original in before.items():
+        setattr(owner, name, original)
+    door._patch._installed, door._patch._last_steps = [], []
     assert not left, "the test left the door open"
 
 
@@ -126,19 +131,6 @@ async def async_side():
     await side.close_all()
 
 
-@pytest.fixture(scope="session")
-def running_provider():
-    with FakeProvider() as running:
-        yield running
-
-
-@pytest.fixture
-def provider(running_provider):
-    running_provider.reset()
-    yield running_provider
-    running_provider.reset()
-
-
 @pytest.fixture
 def fresh():
     """Makes providers that count from one: two of them answer the same requests with the same bytes."""
@@ -151,12 +143,6 @@ def fresh():
     yield make
     for one in made:
         one.close()
-
-
-@pytest.fixture
-def cache():
-    with Cache("memory://") as cache:
-        yield cache
 
 
 @pytest.fixture
@@ -178,9 +164,9 @@ def enable():
     """Enables caches of the test's own making; takes each back after the test."""
     clients = []
 
-    def switch_on(cache, client=None):
+    def switch_on(cache, client=None, **options):
         clients.append(client)
-        return askonce_openai.enable_cache(cache, client=client)
+        return askonce_openai.enable_cache(cache, client=client, **options)
 
     yield switch_on
     for one in reversed(clients):

@@ -262,7 +262,10 @@ async def test_a_hit_equals_the_first_answer(side, provider, client, enabled, ca
     first = await side.get(case.ask(client))
     again = await side.get(case.ask(client))
     assert picture(again) == picture(first)
-    assert (provider.calls, enabled.stats().hits, enabled.stats().stored) == (1, 1, 1)
+    stored = {"embeddings list": 3, "embeddings token lists": 2}.get(
+        case.name, 1
+    )  # a list of inputs is stored item by item
+    assert (provider.calls, enabled.stats().hits, enabled.stats().stored) == (1, 1, stored)
 
 
 @by_name(SOME)
