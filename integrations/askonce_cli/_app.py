@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import io
-import json
+import os
 import sys
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.text import Text
 
-from askonce import ConfigurationError, __version__
-from askonce.doors import missing_extra
-from askonce_cli._errors import CommandError
+from askonce import __version__
+from askonce_cli import commands
+from askonce_cli._console import need, one_line_for_errors, status, write_json
 
 app = typer.Typer(
     name="askonce",
     help="One cache under every LLM SDK: ask a model once, answer every identical ask from the cache.",
-    epilog="Example: [cyan]askonce demo[/cyan] shows the cache at work, with or without an API key.",
+    epilog="Examples:\n\n"
+    "[cyan]askonce demo[/cyan]  the cache at work, with or without an API key\n\n"
+    "[cyan]askonce stats --store redis://cache:6379/0[/cyan]  what a store has saved so far\n\n"
+    "[cyan]export ASKONCE_STORE=disk:///var/cache/answers[/cyan]  the store of all further commands\n\n"
+    "ASKONCE_SECRET is the secret of a cache that has one. Exit status: 0 done, 1 it did not work, "
+    "2 called wrongly, or the store, the key or an extra is not there.",
     rich_markup_mode="rich",
     no_args_is_help=True,
     # A traceback with the values of variables would show prompts and keys.
@@ -35,7 +36,16 @@ def run() -> None:
         # A console that cannot show a character gets a question mark, not a traceback.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    app(prog_name="askonce")
+    output = sys.stdout  # click may put another one in its place
+    try:
+        try:
+            app(prog_name="askonce")
+        finally:
+            output.flush()  # here, where it can be caught: at its end the interpreter would complain
+    except BrokenPipeError:
+        # `askonce ls | head`: whoever read us has enough. What is still buffered goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
+        sys.exit(1)
 
 
 def _version(wanted: bool) -> None:
@@ -86,9 +96,9 @@ def demo(
 
     Exit status 1: the promise did not hold, or the provider gave no answer. 2: see `main`.
     """
-    with _one_line_for_errors(as_json=json_), _status(Console(stderr=True)) as progress:
+    with one_line_for_errors(as_json=json_), status(Console(stderr=True)) as progress:
         progress("loading the OpenAI SDK")
-        _need("wrapt", "openai", extra="openai", what="askonce demo")
+        need("wrapt", "openai", extra="openai", what="askonce demo")
         from askonce_cli._demo import run_demo  # noqa: PLC0415 - it needs the extra
         from askonce_cli._show import figures, show  # noqa: PLC0415
 
@@ -101,7 +111,7 @@ def demo(
             progress=progress,
         )
     if json_:
-        _write_json(figures(report))
+        write_json(figures(report))
     else:
         show(report, Console())
     if report.problems:
@@ -110,47 +120,4 @@ def demo(
         raise typer.Exit(1)
 
 
-def _need(*packages: str, extra: str, what: str) -> None:
-    """Raise ConfigurationError with the command that installs an extra, if a package of it is missing."""
-    for package in packages:
-        try:
-            import_module(package)
-        except ImportError as error:
-            raise missing_extra(package, extra, what) from error
-
-
-@contextmanager
-def _one_line_for_errors(*, as_json: bool) -> Generator[None]:
-    """Leave with one line on stderr, never folded or coloured, and 1 or, when called wrongly, 2."""
-    try:
-        yield
-    except ConfigurationError as error:
-        sys.stderr.write(f"askonce: {error}\n")
-        raise typer.Exit(2) from error
-    except CommandError as error:
-        if as_json:
-            _write_json({"ok": False, "problems": [str(error)]})
-        sys.stderr.write(f"askonce: {error}\n")
-        raise typer.Exit(1) from error
-
-
-def _write_json(value: dict[str, Any]) -> None:
-    sys.stdout.write(f"{json.dumps(value, indent=2)}\n")
-
-
-@contextmanager
-def _status(console: Console) -> Generator[Callable[[str], None]]:
-    """A spinner with a text, on a terminal; silence elsewhere."""
-    if not console.is_terminal:
-        yield _nothing
-        return
-    with console.status("", spinner="dots" if console.encoding.startswith("utf") else "line") as status:
-
-        def tell(text: str) -> None:
-            status.update(Text(text))  # not a str: what a model says is not markup
-
-        yield tell
-
-
-def _nothing(_text: str) -> None:
-    """What progress is where nobody watches."""
+commands.add_to(app)

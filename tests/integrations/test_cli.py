@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from askonce import __version__
 from askonce.testing import FakeProvider
 from askonce.testing._provider import Fault
-from askonce_cli import _app, _child, _demo
+from askonce_cli import _app, _child, _console, _demo
 from askonce_cli._asks import ASKS, Plan, session
 from askonce_cli._errors import CommandError
 from askonce_cli._show import milliseconds, show, shown_url
@@ -359,7 +359,7 @@ def test_keep_leaves_the_folder_and_names_it(alone, tmp_path):
 
 def test_a_terminal_shows_what_is_going_on_as_it_is_said(alone):
     console = Console(file=io.StringIO(), force_terminal=True, width=80)
-    with _app._status(console) as progress:
+    with _console.status(console) as progress:
         progress("Chat [/] by OpenAI")
     assert "Chat [/] by OpenAI" in console.file.getvalue()
 
