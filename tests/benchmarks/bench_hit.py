@@ -80,7 +80,7 @@ def _hit(cache: Cache, url: str, size: int) -> dict[str, float]:
     """A whole hit, and the part of it that is ours."""
     client = _client(url)
     messages = _prompt(size)
-    enable_cache(cache)
+    enable_cache(cache, fast=False)
     try:
 
         def ask() -> object:

@@ -149,7 +149,7 @@ def _hits(url: str) -> dict[str, float]:
         shares: dict[str, list[float]] = {name: [] for name, _ in turns}
         for _ in range(ROUNDS):
             for name, cache in turns:
-                enable_cache(cache)
+                enable_cache(cache, fast=False)
                 for _ in range(5):
                     request.extensions.pop("askonce", None)
                     client._send_request(request, stream=False)
