@@ -58,6 +58,15 @@ def redis8() -> Iterator[RedisServer]:
 
 
 @pytest.fixture(scope="session")
+def redis_query() -> Iterator[RedisServer]:
+    """A Redis 8.2 with the query engine. Indexes of other tests are in it: use names of your own."""
+    from servers.binaries import query_engine
+    from servers.redis import redis_server
+
+    yield from _share(redis_server("redis", "--loadmodule", str(query_engine())))
+
+
+@pytest.fixture(scope="session")
 def redis_cluster() -> Iterator[Cluster]:
     """Three masters of Valkey, each with a replica. Who is which may differ from test to test."""
     from servers.cluster import cluster

@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
-import pytest
+from reading import blocks, reader, run
 
-from askonce.testing import FakeProvider
+__all__ = ["reader"]
 
 README = Path(__file__).parents[1] / "README.md"
-BLOCKS = re.findall(r"^```python\n(.*?)^```", README.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-
-
-@pytest.fixture
-def reader(monkeypatch, tmp_path):
-    """A reader's machine: an empty cache folder, and a provider that the environment names."""
-    import askonce_openai
-
-    with FakeProvider() as provider:
-        monkeypatch.setenv("OPENAI_BASE_URL", provider.base_url)
-        monkeypatch.setenv("OPENAI_API_KEY", "a key")
-        for name in ("XDG_CACHE_HOME", "LOCALAPPDATA", "HOME"):
-            monkeypatch.setenv(name, str(tmp_path))
-        monkeypatch.delenv("ASKONCE_STORE", raising=False)
-        yield provider
-    for _ in range(5):
-        askonce_openai.disable_cache()
+BLOCKS = blocks(README)
 
 
 def test_the_readme_runs_from_top_to_bottom(reader, capsys):
@@ -34,8 +17,7 @@ def test_the_readme_runs_from_top_to_bottom(reader, capsys):
     said: dict[str, object] = {}
     exec(compile(BLOCKS[0], "README, first block", "exec"), said)
     assert reader.calls == 1, "the second ask was to come from the cache"
-    for number, block in enumerate(BLOCKS[1:], 2):
-        exec(compile(block, f"README, block {number}", "exec"), said)
+    run(README, said, first=2)
     outcome = said["outcomes"][0]
     assert (outcome.status, outcome.tier) == ("hit", "memory")
     assert "hit memory" in capsys.readouterr().out

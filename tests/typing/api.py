@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, assert_type
 
 import openai
@@ -21,12 +22,14 @@ from askonce import (
     Rule,
     Stats,
     StoreError,
+    replay,
     track,
     using,
 )
 from askonce.doors import AsyncExchange, Exchange, Opened, Reader, Reply, cache_status
 from askonce.events import (
     AnswerDropped,
+    AnswersCompared,
     AnswerStored,
     BreakerChanged,
     CallDone,
@@ -35,12 +38,27 @@ from askonce.events import (
     Listener,
     StoreFailed,
 )
+from askonce.report import Price, Report, Tokens
+from askonce.semantic import (
+    EndpointEmbedder,
+    FunctionEmbedder,
+    Index,
+    Judgement,
+    LocalIndex,
+    Near,
+    RedisIndex,
+    Row,
+    SemanticFigures,
+    SemanticLayer,
+)
 from askonce.stores.disk import DiskStore
 from askonce.stores.memory import MemoryStore
 from askonce.stores.protocol import AsyncLeasing, Health, Item, NativeAsync, Store, Stored
 from askonce.stores.s3 import S3Store
 from askonce.stores.tiered import TieredStore
+from askonce.telemetry import Telemetry, instrument
 from askonce.testing import FakeProvider, FlakyStore, ManualClock
+from askonce.tools import export_entries, import_entries
 from askonce_openai import disable_cache, enable_cache
 
 
@@ -60,6 +78,34 @@ def caches(request: Request) -> list[Cache]:
         Cache(scope="credential", mode="offline", coalesce="off", secret=b"0" * 16, store_timeout=0.5),
         Cache(scope=lambda asked: asked.header(b"x-tenant"), secret="0" * 16, clock=ManualClock()),
     ]
+
+
+def layers(vectors: Callable[[list[str]], list[list[float]]]) -> list[Cache]:
+    def right(asked: Judgement) -> bool:
+        return asked.cached == asked.fresh or asked.similarity > 0.99
+
+    async def later(texts: list[str]) -> list[list[float]]:
+        return vectors(texts)
+
+    index: Index = LocalIndex(max_rows=10)
+    layers = [
+        SemanticLayer(FunctionEmbedder(vectors, name="m")),
+        SemanticLayer(FunctionEmbedder(vectors, name="m", afunction=later), threshold=0.9, index=index),
+        SemanticLayer(EndpointEmbedder("m", base_url="http://host/v1"), max_error=0.01, judge=right),
+        SemanticLayer(EndpointEmbedder("m"), index=RedisIndex("redis://host"), judge="exact", shadow=0.1),
+        SemanticLayer(EndpointEmbedder("m"), guards=["numbers"], partition=lambda asked: asked.url),
+    ]
+    return [Cache(semantic=layer) for layer in layers]
+
+
+def figures(cache: Cache, index: Index, row: Row) -> list[SemanticFigures]:
+    index.add("p", row)
+    assert_type(index.search("p", row.vector, 3), list[Near])
+    for found in cache.semantic_figures():
+        assert_type(found.wrong_of_hits.high, float)
+        assert_type(found.wrong_of_requests.rate, float)
+    with using(semantic=False), using(semantic=0.99):
+        return cache.semantic_figures()
 
 
 def faces(store: S3Store) -> tuple[Store, NativeAsync, AsyncLeasing]:
@@ -144,6 +190,16 @@ def operate(cache: Cache, request: Request) -> None:
         assert_type(entry.meta.expires_at, float | None)
     explanation = cache.explain(request)
     assert_type(explanation.differences, tuple[str, ...])
+    assert_type(explanation.looked_at, int)
+    assert_type(cache.entry("n:1"), Entry | None)
+    assert_type(cache.write_items(cache.read_items(cache.keys()), overwrite=True), int)
+    assert_type(export_entries(cache, Path("answers.jsonl")).entries, int)
+    assert_type(import_entries(cache, Path("answers.jsonl"), overwrite=True).complete, bool)
+    report = cache.report(days=7, prices={"own*": Price(input=1, output=2)})
+    assert_type(report, Report)
+    assert_type(report.total.money_saved, float | None)
+    assert_type(report.by_day[0].saved + report.total.spent, Tokens)
+    assert_type(report.to_html(), str)
     assert_type(cache.namespace, str)
     assert_type(cache.policy, Policy)
     assert_type(cache.considers("POST", "/v1/responses"), bool)
@@ -161,6 +217,8 @@ async def aoperate(cache: Cache, request: Request) -> None:
     async for _key, entry in entries:
         assert_type(entry.status, int)
     assert_type((await cache.aexplain(request)).verdict, str)
+    assert_type(await cache.aentry("n:1"), Entry | None)
+    assert_type(await cache.areport(), Report)
     await cache.aclose()
 
 
@@ -173,6 +231,8 @@ def listen(cache: Cache) -> Callable[[], None]:
                 assert_type((key, size), tuple[str, int])
             case AnswerDropped(reason=reason) | CorruptEntry(reason=reason):
                 assert_type(reason, str)
+            case AnswersCompared(right=right, similarity=similarity, source=source):
+                assert_type((right, similarity, source), tuple[bool, float, str])
             case StoreFailed(store=store, operation=operation, error=error):
                 assert_type((store, operation, error), tuple[str, str, str])
             case BreakerChanged(store=store, state=state):
@@ -180,6 +240,12 @@ def listen(cache: Cache) -> Callable[[], None]:
 
     typed: Listener = listener
     return cache.subscribe(typed)
+
+
+def telemetry(cache: Cache) -> None:
+    with instrument(cache, name="mine", prices={"m": Price(input=1, output=2)}) as handle:
+        assert_type(handle, Telemetry)
+    assert_type(cache.tiers, tuple[str, ...])
 
 
 class MyDoor:
@@ -202,6 +268,9 @@ class MyDoor:
     def again(self) -> Opened:
         return self.open()
 
+    def instead(self, body: bytes) -> Opened:
+        return Opened(status=200, headers=[], native=None, body=body)
+
 
 class MyAsyncDoor:
     """An AsyncExchange."""
@@ -216,6 +285,9 @@ class MyAsyncDoor:
 
     async def again(self) -> Opened:
         return await self.open()
+
+    async def instead(self, body: bytes) -> Opened:
+        return Opened(status=200, headers=[], native=None, body=body)
 
 
 def through_a_door(cache: Cache, request: Request) -> Reply:
@@ -300,3 +372,26 @@ def provider() -> str:
         anything: Any = running.requests
         print(anything)
         return running.base_url
+
+
+@replay(Path("answers.json"), mode="replay")
+def replayed(text: str, *, number: int = 1) -> bool:
+    return bool(text) and number > 0
+
+
+@replay("answers.json")
+async def areplayed(text: str) -> int:
+    async with replay("other.json", "record"):
+        return len(text)
+
+
+async def recordings() -> None:
+    with replay("answers.json", "auto") as recording:
+        assert_type(replayed("a", number=2), bool)
+        assert_type(await areplayed("a"), int)
+    assert_type(recording.path, Path)
+    assert_type(recording.unused, tuple[str, ...])
+    assert_type(recording.not_recorded, tuple[str, ...])
+    assert_type(recording.misses, list[OfflineMiss])
+    assert_type(recording.outcomes, list[Outcome])
+    assert_type(recording.new, int)
