@@ -7,15 +7,13 @@ they are the same whichever deployment answers.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from askonce import ConfigurationError
 from askonce.doors import on_asyncio
 from askonce.prefix import PrefixAffinity
+from askonce_httpx._beneath import AsyncBeneath, SyncBeneath, class_for, package_beneath
 from askonce_httpx._deployments import Deployment
-from askonce_httpx._families import package_of
 from askonce_httpx._outcomes import akeep, keep
 from askonce_httpx._questions import question_of
 from askonce_httpx._routing import Routing
@@ -25,8 +23,8 @@ if TYPE_CHECKING:
     import httpx2
 
 
-class _Sync(Routing):
-    default = "HTTPTransport"
+class _Sync(Routing, SyncBeneath):
+    shown_as = "AffinityTransport"
     awaits = False
 
     def handle_request(self, request: Any) -> Any:
@@ -35,7 +33,7 @@ class _Sync(Routing):
         Raises:
             Exception: whatever the inner transport raises, unchanged.
         """
-        inner = self.inner_for(request)
+        inner = self._inner_for(request)
         question = question_of(request)
         if question is None:
             return inner.handle_request(request)
@@ -65,30 +63,14 @@ class _Sync(Routing):
             case _:
                 return one.close()
 
-    def close(self) -> None:
-        """Close the transport beneath."""
-        for one in self.owned:
-            one.close()
 
-    def __enter__(self) -> Self:
-        if self.inner is not None:
-            self.inner.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for one in self.owned:
-            one.__exit__(kind, error, trace)
-
-
-class _Async(Routing):
-    default = "AsyncHTTPTransport"
+class _Async(Routing, AsyncBeneath):
+    shown_as = "AsyncAffinityTransport"
     awaits = True
 
     async def handle_async_request(self, request: Any) -> Any:
         """What `AffinityTransport` does, for tasks. Off asyncio everything goes where it was to go."""
-        inner = self.inner_for(request)
+        inner = self._inner_for(request)
         question = question_of(request) if on_asyncio() else None
         if question is None:
             return await inner.handle_async_request(request)
@@ -118,34 +100,6 @@ class _Async(Routing):
             case _:
                 return await one.aclose()
 
-    async def aclose(self) -> None:
-        """Close the transport beneath."""
-        for one in self.owned:
-            await one.aclose()
-
-    async def __aenter__(self) -> Self:
-        if self.inner is not None:
-            await self.inner.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None = None,
-        error: BaseException | None = None,
-        trace: TracebackType | None = None,
-    ) -> None:
-        for one in self.owned:
-            await one.__aexit__(kind, error, trace)
-
-
-@lru_cache(maxsize=4)
-def _class_for(package: Any, *, awaits: bool) -> type[Any]:
-    """The transport class of one package, as `CacheTransport` has them."""
-    base: Any = package.AsyncBaseTransport if awaits else package.BaseTransport
-    own = _Async if awaits else _Sync
-    name = "AsyncAffinityTransport" if awaits else "AffinityTransport"
-    return type(name, (own, base), {"__module__": "askonce_httpx", "__doc__": own.__doc__})
-
 
 def _made(
     affinity: PrefixAffinity,
@@ -159,21 +113,21 @@ def _made(
         raise ConfigurationError(
             f"affinity={type(affinity).__name__} is not allowed; allowed: a PrefixAffinity"
         )
-    if set(deployments) != set(affinity.candidates) or not all(
+    wanted = sorted(affinity.candidates)
+    if not isinstance(deployments, Mapping) or not all(
         isinstance(one, Deployment) for one in deployments.values()
     ):
         raise ConfigurationError(
-            f"deployments={sorted(deployments)} is not allowed; allowed: a Deployment for each of "
-            f"{sorted(affinity.candidates)}"
+            f"deployments={type(deployments).__name__} is not allowed; allowed: a mapping with a Deployment "
+            f"for each of {wanted}"
         )
-    method = "handle_async_request" if awaits else "handle_request"
-    if inner is not None and not hasattr(inner, method):
+    if set(deployments) != set(wanted):
         raise ConfigurationError(
-            f"inner={type(inner).__name__} is not allowed; allowed: a transport with {method}(), or None"
+            f"deployments={sorted(map(str, deployments))} is not allowed; "
+            f"allowed: a Deployment for each of {wanted}"
         )
-    package = package_of(inner) if inner is not None else None
-    own: Any = _Async if awaits else _Sync
-    kind = own if package is None else _class_for(package, awaits=awaits)
+    own = _Async if awaits else _Sync
+    kind = class_for(own, package_beneath(own, inner))
     return kind(affinity, deployments, inner, annotate=annotate)
 
 

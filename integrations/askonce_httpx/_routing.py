@@ -11,6 +11,7 @@ from collections.abc import Generator, Mapping
 from typing import Any, Final, TypeAlias, cast
 
 from askonce.prefix import Pick, PrefixAffinity
+from askonce_httpx._beneath import Beneath
 from askonce_httpx._deployments import Addressed, Deployment, addressed
 from askonce_httpx._families import package_of
 from askonce_httpx._outcomes import UNABLE, Outcome, blame, pause_of, unreached, watched
@@ -24,7 +25,7 @@ Steps: TypeAlias = Generator[tuple[Any, ...], Any, Any]
 """What is to be done, by name, for whoever does it with or without an event loop. Returns a response."""
 
 
-class Routing:
+class Routing(Beneath):
     """What the sync and the async transport share: all decisions.
 
     Args:
@@ -34,35 +35,18 @@ class Routing:
         annotate: say where the provider may cut, see `askonce.prefix.annotate`.
     """
 
-    default: str
     awaits: bool
 
     def __init__(
         self, affinity: PrefixAffinity, deployments: Mapping[str, Deployment], inner: Any, *, annotate: bool
     ) -> None:
+        super().__init__(inner)
         self.affinity = affinity
         self._deployments = dict(deployments)
-        self.inner = inner
         self._annotate = annotate
-        self._made: dict[str, Any] = {}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {', '.join(self._deployments)}>"
-
-    def inner_for(self, request: Any) -> Any:
-        """The transport that sends a request."""
-        if self.inner is not None:
-            return self.inner
-        package = package_of(request)
-        made = self._made.get(package.__name__)
-        if made is None:
-            made = self._made.setdefault(package.__name__, getattr(package, self.default)())
-        return made
-
-    @property
-    def owned(self) -> list[Any]:
-        """What is closed with this one."""
-        return [self.inner] if self.inner is not None else list(self._made.values())
 
     def _body(self, question: Question) -> bytes:
         if not self._annotate:

@@ -7,12 +7,11 @@ through untouched and unread.
 
 from __future__ import annotations
 
-from functools import lru_cache
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, overload
 
 from askonce import Cache, ConfigurationError, OfflineMiss
 from askonce.doors import MARK, Reply, asked, content_of, is_form, on_asyncio, serving
+from askonce_httpx._beneath import AsyncBeneath, Beneath, SyncBeneath, class_for, package_beneath
 from askonce_httpx._exchanges import AsyncCall, SyncCall
 from askonce_httpx._families import load, package_of
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 _GATEWAY_TIMEOUT: Final = 504
 
 
-class _Cached:
+class _Cached(Beneath):
     """What the sync and the async transport share.
 
     Args:
@@ -37,15 +36,12 @@ class _Cached:
         stands_in: under all clients of the process, in a replay block: what is no question may be anything.
     """
 
-    _default: str
-
     def __init__(self, cache: Cache, inner: Any) -> None:
+        super().__init__(inner)
         self.cache = cache
-        self.inner = inner
         self.put_in = False
         self.off = False
         self.stands_in = False
-        self._made: dict[str, Any] = {}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.cache!r}>"
@@ -67,15 +63,6 @@ class _Cached:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return getattr(inner, name)
 
-    def _inner_for(self, request: Any) -> Any:
-        if self.inner is not None:
-            return self.inner
-        package = package_of(request)
-        made = self._made.get(package.__name__)
-        if made is None:
-            made = self._made.setdefault(package.__name__, getattr(package, self._default)())
-        return made
-
     def _passes(self, request: Any, cache: Cache) -> bool:
         """True for a request that a door above has taken, or that no rule knows.
 
@@ -90,13 +77,9 @@ class _Cached:
             raise cache.offline_miss(f"this {request.method} request is never answered by the cache")
         return True
 
-    @property
-    def _owned(self) -> list[Any]:
-        return [self.inner] if self.inner is not None else list(self._made.values())
 
-
-class _Sync(_Cached):
-    _default = "HTTPTransport"
+class _Sync(_Cached, SyncBeneath):
+    shown_as = "CacheTransport"
 
     def handle_request(self, request: Any) -> Any:
         """Answer a request from the cache, or have it sent.
@@ -122,25 +105,9 @@ class _Sync(_Cached):
             reply.native = call.send()
         return _with_age(call.answered(reply, live_async=False), reply)
 
-    def close(self) -> None:
-        """Close the transport that it stands in front of. The cache stays open."""
-        for one in self._owned:
-            one.close()
 
-    def __enter__(self) -> Self:
-        if self.inner is not None:
-            self.inner.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for one in self._owned:
-            one.__exit__(kind, error, trace)
-
-
-class _Async(_Cached):
-    _default = "AsyncHTTPTransport"
+class _Async(_Cached, AsyncBeneath):
+    shown_as = "AsyncCacheTransport"
 
     async def handle_async_request(self, request: Any) -> Any:
         """Answer a request from the cache, or have it sent. Raises as `CacheTransport` does."""
@@ -164,25 +131,6 @@ class _Async(_Cached):
             reply.native = await call.send()
         return _with_age(call.answered(reply, live_async=True), reply)
 
-    async def aclose(self) -> None:
-        """Close the transport that it stands in front of. The cache stays open."""
-        for one in self._owned:
-            await one.aclose()
-
-    async def __aenter__(self) -> Self:
-        if self.inner is not None:
-            await self.inner.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None = None,
-        error: BaseException | None = None,
-        trace: TracebackType | None = None,
-    ) -> None:
-        for one in self._owned:
-            await one.__aexit__(kind, error, trace)
-
 
 def _with_age(response: Any, reply: Reply) -> Any:
     """RFC 9111 section 5.1: what comes from a cache says how old it is."""
@@ -203,24 +151,11 @@ def _gateway_timeout(request: Any, miss: OfflineMiss) -> Any:
     )
 
 
-@lru_cache(maxsize=4)
-def _class_for(package: Any, *, awaits: bool) -> type[Any]:
-    """The transport class of one package. Never one with both bases: some SDKs refuse what mentions httpx."""
-    base: Any = package.AsyncBaseTransport if awaits else package.BaseTransport
-    own = _Async if awaits else _Sync
-    name = "AsyncCacheTransport" if awaits else "CacheTransport"
-    return type(name, (own, base), {"__module__": "askonce_httpx", "__doc__": own.__doc__})
-
-
 def _made(cache: Cache | None, inner: Any, family: str | None, *, awaits: bool) -> Any:
     if cache is not None and not isinstance(cache, Cache):
         raise ConfigurationError(f"cache={type(cache).__name__} is not allowed; allowed: a Cache or None")
-    method = "handle_async_request" if awaits else "handle_request"
-    if inner is not None and not hasattr(inner, method):
-        raise ConfigurationError(
-            f"inner={type(inner).__name__} is not allowed; allowed: a transport with {method}(), or None"
-        )
-    package = package_of(inner) if inner is not None else None
+    own = _Async if awaits else _Sync
+    package = package_beneath(own, inner)
     if family is not None:
         wanted = load(family)
         if package is not None and package is not wanted:
@@ -229,9 +164,7 @@ def _made(cache: Cache | None, inner: Any, family: str | None, *, awaits: bool) 
                 "allowed: leave family out"
             )
         package = wanted
-    own = _Async if awaits else _Sync
-    kind = own if package is None else _class_for(package, awaits=awaits)
-    return kind(cache or Cache(), inner)
+    return class_for(own, package)(cache or Cache(), inner)
 
 
 @overload

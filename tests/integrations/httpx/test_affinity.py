@@ -241,6 +241,9 @@ def test_a_transport_that_cannot_work_is_an_error(affinity):
     for wrong in (
         ("no", there),
         (affinity, {"eu": there["eu"]}),
+        (affinity, list(there.values())),
+        (affinity, None),
+        (affinity, {**there, 7: there["eu"]}),
         (affinity, dict.fromkeys(NAMES, "http://x")),
     ):
         with pytest.raises(ConfigurationError, match="allowed"):
