@@ -53,6 +53,15 @@ def test_tools_system_and_both_turns_are_marked_once_a_conversation_goes_on():
     assert unmarked(made) == unmarked(body)
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("provider", ["anthropic", "openai"])
+def test_what_is_no_json_is_returned_as_it_is(provider, number):
+    body = talk(LONG, "yes", "and?", system=LONG, temperature=number)
+    made = annotate(body, provider=provider)
+    assert made["temperature"] is number
+    assert made == body
+
+
 def test_a_first_question_gets_no_mark_of_its_own():
     made = annotate(talk("one", system=LONG), provider="anthropic")
     assert made["messages"] == talk("one")["messages"]

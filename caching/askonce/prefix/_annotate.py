@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, cast
 
@@ -67,6 +68,7 @@ def annotate(
     if ttl not in ("5m", "1h"):
         raise not_allowed("ttl", ttl, ("5m", "1h"))
     try:
+        json.dumps(body, allow_nan=False)  # what is no JSON would come back as null from the next line
         made: Json = orjson.loads(orjson.dumps(body))
     except (TypeError, ValueError, RecursionError):
         return dict(body)
