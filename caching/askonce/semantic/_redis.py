@@ -113,7 +113,9 @@ class RedisIndex:
         if self._layout.enter(entering, partition, row):
             mine, many = self._layout.excess(row, entering.execute())
             if many:
-                client.unlink(*popped(client.zpopmin(mine, many)))
+                gone = popped(client.zpopmin(mine, many))
+                if gone:  # another process may have been faster
+                    client.unlink(*gone)
 
     def search(self, partition: str, vector: Vector, limit: int, least: float = -1.0) -> list[Near]:
         """See `Index.search`."""
@@ -148,7 +150,9 @@ class RedisIndex:
         if self._layout.enter(entering, partition, row):
             mine, many = self._layout.excess(row, await entering.execute())
             if many:
-                await client.unlink(*popped(await client.zpopmin(mine, many)))
+                gone = popped(await client.zpopmin(mine, many))
+                if gone:
+                    await client.unlink(*gone)
 
     async def asearch(self, partition: str, vector: Vector, limit: int, least: float = -1.0) -> list[Near]:
         """See `AsyncIndex.asearch`."""
