@@ -136,9 +136,8 @@ class Decider:
             return None
         control = None if said is NOTHING_SAID else said
         body = request.body
-        known_by = (
-            body if len(body) <= _COMPARED else sha256(body).hexdigest()
-        )  # a text is never equal to bytes
+        # A long body is known by its digest, which as a text is never equal to another body's bytes.
+        known_by = body if len(body) <= _COMPARED else sha256(body).hexdigest()
         return (known_by, request.url, headers, control, request.principal, request.method)
 
     def _remember(self, ticket: _Ticket, decision: Decision) -> None:

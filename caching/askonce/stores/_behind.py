@@ -195,8 +195,9 @@ class WriteBehind:
         """
         forgotten = self._pending.forget(keys)
         try:
-            if forgotten.flies and not self._pending.wait(lambda: not self._pending.flies(keys), _patience()):
-                raise _still_writing()
+            _ended(
+                not forgotten.flies or self._pending.wait(lambda: not self._pending.flies(keys), _patience())
+            )
             rest = self.inner.delete(*others) if (others := _others(keys, forgotten)) else 0
             if forgotten.alive:  # what the store has of these was overwritten already: removed, not counted
                 self.inner.delete(*forgotten.alive)
@@ -210,11 +211,10 @@ class WriteBehind:
         """See `delete`."""
         forgotten = self._pending.forget(keys)
         try:
-            over = not forgotten.flies or await self._pending.await_(
-                lambda: not self._pending.flies(keys), _patience()
+            _ended(
+                not forgotten.flies
+                or await self._pending.await_(lambda: not self._pending.flies(keys), _patience())
             )
-            if not over:
-                raise _still_writing()
             rest = await self._async.delete(*others) if (others := _others(keys, forgotten)) else 0
             if forgotten.alive:
                 await self._async.delete(*forgotten.alive)
@@ -280,5 +280,6 @@ def _others(keys: Iterable[str], forgotten: Forgotten) -> list[str]:
     return [key for key in dict.fromkeys(keys) if key not in forgotten.alive]
 
 
-def _still_writing() -> StoreError:
-    return StoreError("a write of the key is still being made; the key will be removed when it has ended")
+def _ended(over: bool) -> None:
+    if not over:
+        raise StoreError("a write of the key is still being made; the key will be removed when it has ended")
