@@ -16,7 +16,7 @@ from askonce.stores._bounded import Peek, Watch
 from askonce.stores._breaker import Breaker, State
 from askonce.stores._coherence import Coherence
 from askonce.stores.guard import Guard
-from askonce.stores.protocol import Health, Leasing, Store, Tallying, is_remote, unwrapped
+from askonce.stores.protocol import Health, Leasing, NativeAsync, Store, Tallying, is_remote, unwrapped
 from askonce.stores.tiered import Epochs, Tiers
 
 _LEASES: Final = 2.0
@@ -69,6 +69,13 @@ class Backing:
         self.async_guard = Guard(
             async_ports, names, watches, epochs, self._trouble, timeout=timeout, awaits=True
         )
+
+    @property
+    def front(self) -> Store | None:
+        """The first tier, when it never blocks and wants no await: whoever may wait for nothing asks it."""
+        first = self.stores[0]
+        waits = first.blocking or is_remote(first) or isinstance(first, NativeAsync)
+        return None if waits else first
 
     def direct(self) -> Tiers:
         """The tiers without queues before them: whoever writes many values waits, and learns of failures."""

@@ -133,6 +133,7 @@ class Cache(Doorside):
             coalesce=coalesce != "off",
             lessor=self._backing.lessor() if coalesce == "fleet" else None,
             layer=self._layer,
+            front=self._backing.front,
         )
         self._seal = seal
 

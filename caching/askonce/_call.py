@@ -33,24 +33,12 @@ class Found(NamedTuple):
 
 
 @dataclass(slots=True, eq=False)
-class Call:
-    """Who asks what, through which tiers, what was decided, and since when (`time.perf_counter`)."""
+class Asked:
+    """What is asked, what was decided, and since when (`time.perf_counter`)."""
 
-    face: Face
-    tiers: Tiers = field(repr=False)
-    exchange: Any = field(repr=False)
     request: Request
     decision: Decision
     started: float
-    read: Body | None = field(repr=False)
-    notes: Any = field(default=None, repr=False)
-
-    @property
-    def body(self) -> Body:
-        """The request's body; read when it was not needed to decide."""
-        if self.read is None:
-            self.read = read_body(self.request)
-        return self.read
 
     def found(self, entry: Entry, tier: str, now: float) -> Found | None:
         """A stored entry as this call sees it; None when it is older than the caller allows."""
@@ -60,6 +48,24 @@ class Call:
             return None
         expires = entry.meta.expires_at
         return Found(entry, age, None if expires is None else expires - now, tier)
+
+
+@dataclass(slots=True, eq=False)
+class Call(Asked):
+    """Also by whom, and through which tiers."""
+
+    face: Face
+    tiers: Tiers = field(repr=False)
+    exchange: Any = field(repr=False)
+    read: Body | None = field(repr=False)
+    notes: Any = field(default=None, repr=False)
+
+    @property
+    def body(self) -> Body:
+        """The request's body; read when it was not needed to decide."""
+        if self.read is None:
+            self.read = read_body(self.request)
+        return self.read
 
     def anew(self) -> Call:
         """The same call once more, for a refresh: it may lose as much time to stores again."""

@@ -70,11 +70,9 @@ class Decider:
         Raises:
             ConfigurationError: as `askonce._decision.decide`.
         """
-        if self._endpoints is not registered():
-            self.forget()  # what was no question may be one now
-        noted = request.decided
-        if noted is not None and noted[0] is self._since and said is NOTHING_SAID:
-            return cast("Decision", noted[1]), None
+        noted = self.noted(request, said)
+        if noted is not None:
+            return noted, None
         ticket = self._ticket(request, said)
         if ticket is not None:
             known = self._young.get(ticket)
@@ -100,6 +98,15 @@ class Decider:
         if ticket is not None and not decision.bypass:
             self._remember(ticket, decision)
         return decision, body
+
+    def noted(self, request: Request, said: Control) -> Decision | None:
+        """What was decided on this very object before, as long as that holds."""
+        if self._endpoints is not registered():
+            self.forget()  # what was no question may be one now
+        noted = request.decided
+        if noted is None or said is not NOTHING_SAID or noted[0] is not self._since:
+            return None
+        return cast("Decision", noted[1])
 
     def forget(self) -> None:
         """Remember nothing."""

@@ -78,11 +78,21 @@ class Doorside(Operations):
         Raises:
             ConfigurationError: for a bad Cache-Control of the caller's.
         """
-        return step(self._flow.recall(self._sync, request, current_control(), fits))
+        said = current_control()
+        reply = self._flow.glance.hit(request, said, fits)
+        if reply is not None:
+            self._counters.recalled()
+            return reply
+        return step(self._flow.recall(self._sync, request, said, fits))
 
     async def arecall(self, request: Request, fits: Callable[[Entry], bool]) -> Reply | None:
         """`recall`, for async doors on asyncio."""
-        return await self._flow.recall(self._async, request, current_control(), fits)
+        said = current_control()
+        reply = self._flow.glance.hit(request, said, fits)
+        if reply is not None:
+            self._counters.recalled()
+            return reply
+        return await self._flow.recall(self._async, request, said, fits)
 
     @cached_property
     def heeds_cookies(self) -> bool:
@@ -118,11 +128,11 @@ class Doorside(Operations):
         Raises:
             OfflineMiss: in offline mode, when nothing is stored.
         """
-        return step(
-            self._flow.steps.begin(
-                self._sync, request, current_control(), gone, looks=looks, patience=patience
-            )
-        )
+        said = current_control()
+        reply = self._flow.glance.hit(request, said) if looks else None
+        if reply is not None:
+            return Step(entry=reply.entry, outcome=reply.outcome)
+        return step(self._flow.steps.begin(self._sync, request, said, gone, looks=looks, patience=patience))
 
     async def abegin(
         self,
@@ -133,9 +143,11 @@ class Doorside(Operations):
         patience: float | None = None,
     ) -> Step:
         """`begin`, for async doors on asyncio."""
-        return await self._flow.steps.begin(
-            self._async, request, current_control(), gone, looks=looks, patience=patience
-        )
+        said = current_control()
+        reply = self._flow.glance.hit(request, said) if looks else None
+        if reply is not None:
+            return Step(entry=reply.entry, outcome=reply.outcome)
+        return await self._flow.steps.begin(self._async, request, said, gone, looks=looks, patience=patience)
 
     def finish(
         self, begun: Step, headers: RawHeaders, body: bytes, *, age: float | None = None, stores: bool = True

@@ -34,6 +34,7 @@ from askonce._errors import AskOnceError
 from askonce._exchange import AsyncExchange, Exchange, Reply, discard, is_failure
 from askonce._faces import Face
 from askonce._flights import Flight, Flights, State, leading
+from askonce._glance import Glance
 from askonce._hot import Hot
 from askonce._keeper import Keeper
 from askonce._layer import Layer
@@ -45,7 +46,7 @@ from askonce._seal import Seal
 from askonce._steps import Asking, Steps
 from askonce._streaming import Streaming
 from askonce._twins import twin_of
-from askonce.stores.protocol import Leasing
+from askonce.stores.protocol import Leasing, Store
 
 if TYPE_CHECKING:
     from askonce._fleet import Fleet
@@ -68,6 +69,7 @@ class Flow:
         coalesce: bool,
         lessor: Leasing | None = None,
         layer: Layer | None = None,
+        front: Store | None = None,
     ) -> None:
         self.settings = settings
         self.flights = Flights()
@@ -77,6 +79,7 @@ class Flow:
         self._has_twins = settings.policy.share_streams or settings.policy.share_choices
         self.decider = Decider(settings)
         self._hot = Hot(seal)
+        self.glance = Glance(front, decider=self.decider, hot=self._hot, clock=clock, ledger=ledger)
         self._fleet: Fleet | None = None
         if lessor is not None:
             from askonce._fleet import Fleet  # noqa: PLC0415 - most caches serve one process
@@ -128,7 +131,7 @@ class Flow:
         started = time.perf_counter()
         request = exchange.request
         decision, body = self.decider.decide(request, said)
-        call = Call(face, face.tiers(), exchange, request, decision, started, body)
+        call = Call(request, decision, started, face, face.tiers(), exchange, body)
         if decision.bypass:
             if decision.offline:
                 raise await self._offline.miss(call)
@@ -161,7 +164,7 @@ class Flow:
         decision, body = self.decider.decide(request, said)
         if decision.bypass or not decision.read:
             return None
-        call = Call(face, face.tiers(), Asking(request), request, decision, started, body)
+        call = Call(request, decision, started, face, face.tiers(), Asking(request), body)
         if decision.items:
             reply = await self._batch.recall(call, fits)
         else:

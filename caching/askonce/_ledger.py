@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from askonce._call import Call, Found
+from askonce._call import Asked, Call, Found
 from askonce._clock import Clock
 from askonce._entry import Entry
 from askonce._events import Events
@@ -59,7 +59,7 @@ class Ledger:
 
             self._events.emit(AnswerDropped(key=call.decision.key, reason=why))
 
-    def hit(self, call: Call, status: Status, reason: str, found: Found) -> Reply:
+    def hit(self, call: Asked, status: Status, reason: str, found: Found) -> Reply:
         meta = found.entry.meta
         outcome = self.told(
             call,
@@ -102,7 +102,7 @@ class Ledger:
 
     def told(
         self,
-        call: Call,
+        call: Asked,
         status: Status,
         reason: str,
         *,

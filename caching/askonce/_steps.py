@@ -65,7 +65,7 @@ class Step:
     Attributes:
         entry: the answer, when there is one.
         outcome: what happened; None while that is open.
-        key: of the answer; "" when the cache has no part in the call.
+        key: of the question; "" when the cache has no part in the call, or had the answer at hand.
 
     The rest is the cache's own.
     """
@@ -139,7 +139,7 @@ class Steps:
         """
         decision, body = self._decider.decide(request, said)
         asking = Asking(request, patience=min(patience or PATIENCE, PATIENCE))
-        call = Call(face, face.tiers(), asking, request, decision, time.perf_counter(), body)
+        call = Call(request, decision, time.perf_counter(), face, face.tiers(), asking, body)
         if decision.bypass:
             if decision.offline:
                 raise await self._offline_miss(call)

@@ -27,6 +27,7 @@ _JSON: Final = ((b"content-type", b"application/json"),)
 _LOOKED_AT: Final = ("tools", "web_search_options", "background", "conversation", "search_parameters")
 _MOST_KNOWN: Final = 512  # requests of at most 16 KiB, kept to be asked again
 _LARGEST: Final = 16 << 10
+_ANYWHERE: Final = nullcontext()
 
 register_surface(Surface(name="langchain", path=re.compile("^generations$"), read_json=reading, sampled=True))
 
@@ -183,7 +184,7 @@ class LangChainCache(BaseCache):
     # -- between the two halves -------------------------------------------------------------------
 
     def _scoped(self) -> AbstractContextManager[None]:
-        return nullcontext() if self._scope is None else using(scope=self._scope)
+        return _ANYWHERE if self._scope is None else using(scope=self._scope)
 
     def _answer(self, step: Step) -> list[Generation] | None:
         assert step.entry is not None  # noqa: S101 - the caller has looked

@@ -58,9 +58,9 @@ def calling() -> Caller | None:
             return None
         present = frame.f_locals  # made anew each time it is looked at
         model: Any = present.get("self")
-        if isinstance(model, BaseLanguageModel):
+        if BaseLanguageModel in type(model).__mro__:  # isinstance runs pydantic's own, in Python
             kwargs: Any = present.get("kwargs")
-            return Caller(frame, cast("Any", model), kwargs if isinstance(kwargs, dict) else {})
+            return Caller(frame, model, kwargs if isinstance(kwargs, dict) else {})
     return None
 
 
