@@ -7,7 +7,7 @@ goes to another origin, and so is whatever looks like one.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
@@ -43,7 +43,9 @@ class Deployment:
         headers: replace those of the request: `{"Authorization": "Bearer ..."}` for OpenAI,
             `{"api-key": ...}` for Azure, `{"x-api-key": ...}` for Anthropic. With a credential among them
             the program's own are all taken off. Without, a deployment on the program's origin gets the
-            program's; one on another origin gets none.
+            program's; one on another origin gets none. For credentials that change, such as tokens of an
+            hour: a function that returns the headers, called for each question (on an event loop too: it
+            should have the token at hand).
         same_credentials: the program's own credentials are meant for this deployment too.
 
     Raises:
@@ -51,7 +53,7 @@ class Deployment:
     """
 
     base_url: str
-    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    headers: Mapping[str, str] | Callable[[], Mapping[str, str]] = field(default_factory=dict[str, str])
     same_credentials: bool = False
 
     def __post_init__(self) -> None:
@@ -60,12 +62,8 @@ class Deployment:
             raise ConfigurationError(
                 "base_url=<with a user or fragment> is not allowed; allowed: scheme, host, path and query"
             )
-        for name, value in self.headers.items():
-            if not _NAME.fullmatch(name) or name.lower() in _MADE_ANEW or not _VALUE.fullmatch(value):
-                raise ConfigurationError(
-                    f"headers={{{name!r}: ...}} is not allowed; allowed: names and values that HTTP takes, "
-                    "and none of Host, Content-Length, Transfer-Encoding"
-                )
+        if not callable(self.headers):
+            _check(self.headers)
         if self.same_credentials and self.brings:
             raise ConfigurationError(
                 "same_credentials=True with a credential in headers is not allowed; allowed: one of them"
@@ -78,12 +76,40 @@ class Deployment:
 
     @property
     def brings(self) -> bool:
-        """It has a credential of its own."""
-        return any(map(is_credential, self.headers))
+        """It has a credential of its own. A function is there for one."""
+        return callable(self.headers) or any(map(is_credential, self.headers))
+
+    def current(self) -> Mapping[str, str]:
+        """The headers as they are now.
+
+        Raises:
+            ConfigurationError: when a function returned what HTTP does not take.
+            Exception: whatever that function raises.
+        """
+        if not callable(self.headers):
+            return self.headers
+        headers = self.headers()
+        _check(headers)
+        return headers
 
     def __repr__(self) -> str:
         scheme, host, port = origin_of(self.parts)
-        return f"<Deployment {scheme}://{host}:{port}{self.parts.path}, headers: {sorted(self.headers)}>"
+        headers = "of a function" if callable(self.headers) else sorted(self.headers)
+        return f"<Deployment {scheme}://{host}:{port}{self.parts.path}, headers: {headers}>"
+
+
+def _check(headers: Mapping[str, str]) -> None:
+    if not isinstance(headers, Mapping):
+        raise ConfigurationError(
+            f"headers={type(headers).__name__} is not allowed; allowed: a mapping of names to values, or a "
+            "function that returns one"
+        )
+    for name, value in headers.items():
+        if not _NAME.fullmatch(name) or name.lower() in _MADE_ANEW or not _VALUE.fullmatch(value):
+            raise ConfigurationError(
+                f"headers={{{name!r}: ...}} is not allowed; allowed: names and values that HTTP takes, "
+                "and none of Host, Content-Length, Transfer-Encoding"
+            )
 
 
 class Addressed(NamedTuple):
@@ -126,18 +152,22 @@ def addressed(native: Any, endpoint: str, body: bytes, deployment: Deployment) -
         endpoint: the end of its path that is the endpoint's; what is before it is the program's base.
         body: what is sent.
         deployment: whom to ask.
+
+    Raises:
+        Exception: see `Deployment.current`.
     """
     there = deployment.parts
     here = urlsplit(str(native.url))
     foreign = origin_of(there) != origin_of(here)
     keep = not deployment.brings and (deployment.same_credentials or not foreign)
-    own = {name.lower() for name in deployment.headers}
+    brought = deployment.current()
+    own = {name.lower() for name in brought}
     headers = [
         (name, value)
         for name, value in native.headers.raw
         if (low := name.decode("ascii").lower()) not in own | _MADE_ANEW and (keep or not is_credential(low))
     ]
-    headers += [(name.encode("ascii"), value.encode("ascii")) for name, value in deployment.headers.items()]
+    headers += [(name.encode("ascii"), value.encode("ascii")) for name, value in brought.items()]
     path = _path(here.path, endpoint, there.path.rstrip("/"))
     url = there._replace(path=path, query=_query(here.query, there, path, everything=not foreign))
     extensions = {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Iterator
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from math import isfinite
 from typing import Any, Final, NamedTuple
@@ -44,15 +46,31 @@ def blame(package: Any, pick: Pick, error: BaseException) -> None:
 
 
 def pause_of(response: Any) -> float:
-    """Seconds for which an answer says not to ask again; 0.0 where it says nothing that can be read."""
+    """Seconds for which an answer says not to ask again; 0.0 where it says nothing that can be read.
+
+    RFC 9110 section 10.2.3: Retry-After is a number of seconds, or a date.
+    """
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        said = response.headers.get(name, "")
         try:
-            seconds = float(response.headers.get(name, "")) * unit
+            seconds = float(said) * unit
         except ValueError:
-            continue
+            seconds = _seconds_to(said, response.headers.get("date", ""))
         if isfinite(seconds) and seconds > 0:
             return min(seconds, _LONGEST)
     return 0.0
+
+
+def _seconds_to(date: str, now: str) -> float:
+    """From one HTTP date to another: by the clock of the host that said both, where it said both."""
+    try:
+        then = parsedate_to_datetime(date).timestamp()
+    except ValueError:
+        return 0.0
+    try:
+        return then - parsedate_to_datetime(now).timestamp()
+    except ValueError:
+        return then - time.time()
 
 
 def kept(package: Any, response: Any, pieces: list[bytes]) -> Any:

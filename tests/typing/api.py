@@ -7,6 +7,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, assert_type
 
+import httpx
+import httpx2
 import openai
 
 import askonce
@@ -38,6 +40,7 @@ from askonce.events import (
     Listener,
     StoreFailed,
 )
+from askonce.prefix import Pick, PrefixAffinity, annotate
 from askonce.report import Price, Report, Tokens
 from askonce.semantic import (
     EndpointEmbedder,
@@ -59,6 +62,13 @@ from askonce.stores.tiered import TieredStore
 from askonce.telemetry import Telemetry, instrument
 from askonce.testing import FakeProvider, FlakyStore, ManualClock
 from askonce.tools import export_entries, import_entries
+from askonce_httpx import (
+    AffinityTransport,
+    AsyncAffinityTransport,
+    AsyncCacheTransport,
+    CacheTransport,
+    Deployment,
+)
 from askonce_openai import disable_cache, enable_cache
 
 
@@ -341,6 +351,30 @@ def openai_door(client: openai.OpenAI, other: openai.AsyncOpenAI) -> None:
     enable_cache(client=other)
     disable_cache()
     disable_cache(client=client)
+
+
+def prefixes(cache: Cache, body: dict[str, Any]) -> None:
+    affinity = PrefixAffinity(cache, candidates=["eu", "us"], ttl=300)
+    with affinity.pick(body) as pick:
+        assert_type(pick, Pick)
+        assert_type(pick.name, str)
+    assert_type(annotate(body, provider="anthropic", ttl="1h"), dict[str, Any])
+
+
+def routed(cache: Cache, affinity: PrefixAffinity) -> tuple[httpx.Client, httpx2.AsyncClient]:
+    fleet = {
+        "eu": Deployment("https://eu.test/v1", {"api-key": "k"}),
+        "us": Deployment("https://us.test/v1", lambda: {"Authorization": "Bearer t"}),
+        "mine": Deployment("https://mine.test/v1", same_credentials=True),
+    }
+    below = AffinityTransport(affinity, fleet, annotate=True)
+    assert_type(below, httpx.BaseTransport)
+    beside = AsyncAffinityTransport(affinity, fleet, httpx2.AsyncHTTPTransport())
+    assert_type(beside, httpx2.AsyncBaseTransport)
+    return (
+        httpx.Client(transport=CacheTransport(cache, below)),
+        httpx2.AsyncClient(transport=AsyncCacheTransport(cache, beside)),
+    )
 
 
 def errors() -> None:

@@ -28,6 +28,7 @@ from askonce_httpx import (
     CacheTransport,
     Deployment,
 )
+from askonce_httpx._outcomes import pause_of
 
 URL = "http://program.invalid/v1/chat/completions"
 NAMES = ("eu", "us", "asia")
@@ -212,7 +213,40 @@ async def test_same_credentials_are_sent_only_where_that_was_said(door, fleet, a
     assert [request.header("authorization") for request in asked(fleet)] == ["Bearer program"]
 
 
-def test_a_repr_shows_no_credential():
+async def test_a_credential_that_changes_is_asked_for_with_each_question(door, fleet, affinity):
+    tokens = iter(f"Bearer {number}" for number in range(9))
+    there = {
+        name: Deployment(provider.base_url, lambda: {"Authorization": next(tokens)})
+        for name, provider in fleet.items()
+    }
+    client = door.client(affinity, there)
+    for _ in range(3):
+        await door.post(client, URL, talk("hello"), headers=OWN)
+    sent = [request.header("authorization") for request in asked(fleet)]
+    assert sent == ["Bearer 0", "Bearer 1", "Bearer 2"]
+    assert {request.header("x-api-key") for request in asked(fleet)} == {None}
+
+
+async def test_a_function_that_has_no_credential_fails_the_call_and_blames_no_deployment(
+    door, fleet, affinity
+):
+    def expired():
+        raise LookupError("log in again")
+
+    client = door.client(affinity, {n: Deployment(p.base_url, expired) for n, p in fleet.items()})
+    with pytest.raises(LookupError, match="log in again"):
+        await door.post(client, URL, talk("hello"))
+    wrong = {n: Deployment(p.base_url, lambda: "secret") for n, p in fleet.items()}
+    with pytest.raises(ConfigurationError, match="allowed: a mapping") as caught:
+        await door.post(door.client(affinity, wrong), URL, talk("hello"))
+    assert "secret" not in str(caught.value)
+    assert not asked(fleet)
+    assert set(affinity._out_until.values()) == {0.0}
+
+
+def test_a_repr_shows_no_credential_and_asks_for_none():
+    made = Deployment("https://host/v1", lambda: pytest.fail("asked"))
+    assert repr(made) == "<Deployment https://host:443/v1, headers: of a function>"
     made = Deployment("https://host/v1?sig=secret", {"x-api-key": "secret"})
     assert repr(made) == "<Deployment https://host:443/v1, headers: ['x-api-key']>"
 
@@ -227,6 +261,8 @@ def test_a_repr_shows_no_credential():
         {"base_url": "https://host", "headers": {"a": "secret\r\nb: c"}},
         {"base_url": "https://host", "headers": {"Host": "secret"}},
         {"base_url": "https://host", "headers": {"api-key": "secret"}, "same_credentials": True},
+        {"base_url": "https://host", "headers": dict, "same_credentials": True},
+        {"base_url": "https://host", "headers": "secret"},
     ],
     ids=str,
 )
@@ -396,6 +432,27 @@ async def test_a_retry_after_is_heeded(door, fleet, affinity, clock):
             names.add(pick.name)
             pick.left()
         assert (first in names) is there
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ({"retry-after": "60"}, 60),
+        ({"retry-after-ms": "1500", "retry-after": "60"}, 1.5),
+        ({"retry-after": "Fri, 27 Nov 2026 10:01:00 GMT", "date": "Fri, 27 Nov 2026 10:00:00 GMT"}, 60),
+        ({"retry-after": "Fri, 27 Nov 2026 09:00:00 GMT", "date": "Fri, 27 Nov 2026 10:00:00 GMT"}, 0),
+        ({"retry-after": "Fri, 27 Nov 2099 10:00:00 GMT"}, 3600),
+        ({"retry-after": "Fri, 01 Jan 1999 10:00:00 GMT"}, 0),
+        ({"retry-after": "1e999"}, 0),
+        ({"retry-after": "nan"}, 0),
+        ({"retry-after": "-1"}, 0),
+        ({"retry-after": "soon", "date": "now"}, 0),
+        ({}, 0),
+    ],
+    ids=str,
+)
+def test_a_retry_after_is_seconds_or_a_date_and_at_most_an_hour(said, seconds):
+    assert pause_of(httpx.Response(429, headers=said)) == seconds
 
 
 async def test_a_small_error_is_told_when_the_other_deployment_is_away(door, fleet, clock):
