@@ -9,7 +9,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from askonce._bridge import step
 from askonce._deadline import time_left
@@ -26,6 +26,7 @@ T = TypeVar("T")
 NAME = "s3"
 _REMOVED_AT_ONCE = 1000  # S3's bound
 _HEADS_AT_ONCE = 256
+_LOADING: Final = 30.0  # seconds for boto3, once per process, on a machine that has other things to do
 
 
 class Operations:
@@ -169,7 +170,10 @@ class Operations:
         if not items:
             return []
         left = time_left()
-        seconds = self._timeout * math.ceil(len(items) / self._crew.lanes) if left is None else left
+        seconds = left
+        if left is None:  # an operator's: whoever waits for the answer also waits for boto3 to be loaded
+            seconds = self._timeout * math.ceil(len(items) / self._crew.lanes)
+            seconds += 0.0 if self._bucket.ready else _LOADING
         if seconds:
             with contextlib.suppress(TimedOut):
                 return await wait(self._crew.submit(work, items), seconds)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import socket
+import threading
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
@@ -14,12 +17,12 @@ from prometheus_client import REGISTRY, start_http_server
 from prometheus_client.parser import text_string_to_metric_families
 
 from askonce import Cache
-from askonce._backing import Backing
-from askonce.events import AnswerDropped, AnswersCompared, BreakerChanged, CorruptEntry, StoreFailed
+from askonce.events import AnswersCompared
 from askonce.report import Price
+from askonce.semantic import FunctionEmbedder, SemanticLayer
 from askonce.stores.memory import MemoryStore
+from askonce.stores.redis import RedisStore
 from askonce.telemetry import instrument
-from askonce.testing import FlakyStore
 from askonce.testing._provider.faults import Fault
 
 DASHBOARD = Path(__file__).parents[3] / "notebooks" / "grafana.json"
@@ -50,34 +53,37 @@ def scrape():
 
 @pytest.fixture
 def lived(scrape, ask, provider):
-    """The samples of ours after a life in which everything happened once."""
-    store = FlakyStore(MemoryStore())
-    with (
-        Cache(store) as cache,
-        instrument(cache, scrape.provider, prices={"*": Price(input=1, output=1)}, health_every=0),
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        ask(cache)
-        ask(cache)
-        provider.script(Fault(status=500))
-        ask(cache, "Another?")
-        for event in (
-            StoreFailed(store="memory", operation="get", error="OSError"),
-            CorruptEntry(key="k", reason="checksum"),
-            AnswerDropped(key="k", reason="truncated"),
-            BreakerChanged(store="memory", state="open"),
-            AnswersCompared(
-                partition="p", model="m", similarity=1.0, right=True, would_serve=True, source="s"
-            ),
+    """The samples of ours after a life in which everything happened."""
+    compared = threading.Event()
+    same = FunctionEmbedder(lambda texts: np.ones((len(texts), 3)), name="all the same")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # nobody listens there
+        away = RedisStore(f"redis://127.0.0.1:{taken.getsockname()[1]}/0")
+        store = MemoryStore()
+        with (
+            Cache([store, away], semantic=SemanticLayer(same, threshold=0.9, shadow=1.0)) as cache,
+            instrument(cache, scrape.provider, prices={"*": Price(input=1, output=1)}, health_every=0),
         ):
-            cache._events.emit(event)
-        patch.setattr(Backing, "breakers", lambda self: {"memory": "open"})
-        return [
-            sample
-            for family in scrape()
-            for sample in family.samples
-            if sample.name.startswith("askonce_") and not sample.name.endswith("_created")
-        ]
+            cache.subscribe(lambda event: compared.set() if isinstance(event, AnswersCompared) else None)
+            ask(cache)
+            ask(cache)
+            ask(cache, "And why is the sky blue?")
+            assert compared.wait(10)
+            provider.script(Fault(status=500), Fault(finish_reason="length"))
+            ask(cache, "Another?")
+            ask(cache, "A longer one?")
+            (key, *_) = store.scan("default:")
+            store.set(key, b"no entry", None)
+            ask(cache)
+            for number in range(5):
+                ask(cache, f"Number {number}?")
+            assert cache.stats().breakers == {"redis": "open"}
+            return [
+                sample
+                for family in scrape()
+                for sample in family.samples
+                if sample.name.startswith("askonce_") and not sample.name.endswith("_created")
+            ]
 
 
 def expressions():
