@@ -126,6 +126,15 @@ class Consultant:
         """See `Layer.prefixes`."""
         return _rows.prefix_of(namespace), _learning.prefix_of(namespace)
 
+    def keeper(self) -> Index | None:
+        """See `Layer.keeper`."""
+        return self._index if self._shelf is None else None
+
+    def reread(self) -> None:
+        """See `Layer.reread`."""
+        if self._shelf is not None:
+            self._shelf.forget()
+
     def figures(self) -> list[SemanticFigures]:
         """See `Layer.figures`."""
         return self._figures.snapshot()
