@@ -140,7 +140,7 @@ class Cache(Doorside):
     def _attached(self, semantic: SemanticLayer, seal: Seal | None) -> Layer:
         if not callable(getattr(semantic, "attach", None)):
             raise not_allowed("semantic", semantic, "an askonce.semantic.SemanticLayer, or None")
-        from askonce.semantic._consult import Parts  # noqa: PLC0415 - most caches have no such layer
+        from askonce.semantic._parts import Parts  # noqa: PLC0415 - most caches have no such layer
 
         parts = Parts(self._settings, self._backing, self._counters, self._clock, self._events, seal)
         return semantic.attach(self, parts)

@@ -92,7 +92,7 @@ class Flow:
         self._refresher = Refresher(
             read=self._read, flights=self.flights, keeper=self._keeper, ledger=ledger, fleet=self._fleet
         )
-        self._offline = Offline(settings=settings, ledger=ledger, seal=seal)
+        self._offline = Offline(settings=settings, ledger=ledger, seal=seal, layer=layer)
         self._streaming = Streaming(flights=self.flights, keeper=self._keeper, ledger=ledger)
         self._batch = Batch(
             settings=settings,
@@ -111,7 +111,7 @@ class Flow:
         return Steps(
             decider=self.decider,
             read=self._read,
-            offline_miss=self._offline.miss,
+            offline=self._offline,
             flights=self.flights,
             keeper=self._keeper,
             ledger=self._ledger,
@@ -152,7 +152,7 @@ class Flow:
             if twin is not None:
                 return self._ledger.hit(call, "hit", twin[1], twin[0])
         if decision.offline:
-            raise await self._offline.miss(call)
+            return await self._offline.answer(call, self._read)
         reason = "expired" if found is not None else "not stored" if decision.read else "refresh"
         return await self._fly(call, found, landings, reason)
 

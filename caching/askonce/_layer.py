@@ -9,7 +9,7 @@ from askonce._call import Call, Found
 from askonce._entry import Entry
 
 if TYPE_CHECKING:
-    from askonce.semantic import SemanticFigures
+    from askonce.semantic import Index, SemanticFigures
 
 Read = Callable[[Call, str], Awaitable[Found | None]]
 """Reads the stored answer under a key that this call may be given, fresh or stale."""
@@ -50,6 +50,14 @@ class Layer(Protocol):
 
     def prefixes(self, namespace: str) -> tuple[str, ...]:
         """What the keys begin with that it keeps in the store, besides the entries of a namespace."""
+        ...
+
+    def keeper(self) -> Index | None:
+        """The index, where it keeps its rows itself; None: they are kept in the store."""
+        ...
+
+    def reread(self) -> None:
+        """The rows in the store were changed by somebody else: look at them anew."""
         ...
 
     def figures(self) -> list[SemanticFigures]:

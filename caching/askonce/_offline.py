@@ -6,17 +6,32 @@ from askonce._call import Call
 from askonce._decision import Settings
 from askonce._errors import OfflineMiss
 from askonce._events import warn
+from askonce._exchange import Reply
+from askonce._layer import Layer, Read
 from askonce._ledger import Ledger
 from askonce._seal import Seal
 
 
 class Offline:
-    """Makes the errors of offline mode, and has them counted."""
+    """What calls get in offline mode that nothing stored answers exactly."""
 
-    def __init__(self, *, settings: Settings, ledger: Ledger, seal: Seal | None) -> None:
+    def __init__(self, *, settings: Settings, ledger: Ledger, seal: Seal | None, layer: Layer | None) -> None:
         self._settings = settings
         self._ledger = ledger
         self._seal = seal
+        self._layer = layer
+
+    async def answer(self, call: Call, read: Read) -> Reply:
+        """The answer to a similar question, where a layer finds one without a network of its own.
+
+        Raises:
+            OfflineMiss: there is none.
+        """
+        if self._layer is not None and call.decision.read:
+            similar = await self._layer.consult(call, read)
+            if similar is not None:
+                return self._ledger.similar(call, similar, "similar")
+        raise await self.miss(call)
 
     async def miss(self, call: Call) -> OfflineMiss:
         """The error for a call that nothing stored answers."""

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from askonce._explain import Explanation
     from askonce._layer import Layer
     from askonce.report import Price, Report
-    from askonce.semantic import SemanticFigures
+    from askonce.semantic import Index, SemanticFigures
+    from askonce.semantic._moving import Mover
 
 _BATCH: Final = 200
 _MOST_DAYS: Final = 366
@@ -247,6 +248,16 @@ class Operations:
         """
         self._flow.forget()
         return step(self._admin.write(self._backing.direct(), items, overwrite=overwrite))
+
+    def mover(self, index: Index | None = None) -> Mover:
+        """For tools that move entries: what the semantic layer keeps beside them, see `askonce.tools`.
+
+        Args:
+            index: where the rows are; None: where the cache's own layer has them, without a layer the store.
+        """
+        from askonce.semantic._moving import Mover  # noqa: PLC0415 - as above, and most have no layer
+
+        return Mover(self.namespace, self._backing, self._seal, self._layer, index)
 
     def explain(self, request: Request) -> Explanation:
         """Why a request is or is not answered from the cache: its nearest entry and what differs."""

@@ -14,7 +14,7 @@ back (its call failed), whoever waits learns of it by `gone`, and leads next.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -22,13 +22,13 @@ from askonce._call import Call
 from askonce._control import Control
 from askonce._decider import Decider
 from askonce._entry import Entry
-from askonce._errors import OfflineMiss
 from askonce._exchange import RawHeaders, Reply
 from askonce._faces import Face
 from askonce._flights import Flight, Flights, Owner, State, leading
 from askonce._keeper import Keeper
 from askonce._layer import Layer, Read
 from askonce._ledger import Ledger
+from askonce._offline import Offline
 from askonce._outcome import Outcome
 from askonce._request import Request
 
@@ -95,7 +95,7 @@ class Steps:
         *,
         decider: Decider,
         read: Read,
-        offline_miss: Callable[[Call], Awaitable[OfflineMiss]],
+        offline: Offline,
         flights: Flights,
         keeper: Keeper,
         ledger: Ledger,
@@ -105,7 +105,7 @@ class Steps:
     ) -> None:
         self._decider = decider
         self._read = read
-        self._offline_miss = offline_miss
+        self._offline = offline
         self._flights = flights
         self._keeper = keeper
         self._ledger = ledger
@@ -142,14 +142,16 @@ class Steps:
         call = Call(request, decision, time.perf_counter(), face, face.tiers(), asking, body)
         if decision.bypass:
             if decision.offline:
-                raise await self._offline_miss(call)
+                raise await self._offline.miss(call)
             return Step(outcome=self._ledger.told(call, "bypass", decision.bypass) if looks else None)
         landings = self._flights.landings
         found = await self._read(call, "") if decision.read and looks else None
         if found is not None and found.fresh:
             return _ended(self._ledger.hit(call, "hit", "fresh", found), call)
         if decision.offline:
-            raise await self._offline_miss(call)
+            if looks:
+                return _ended(await self._offline.answer(call, self._read), call)
+            raise await self._offline.miss(call)
         reason = "expired" if found is not None else "not stored" if decision.read else "refresh"
         flight: Flight | None = None
         if looks:

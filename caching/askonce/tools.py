@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from askonce._explain import Explanation
 from askonce._export_file import TransferError
+from askonce._exporting import Exported, export_entries
+from askonce._importing import Imported, import_entries, namespace_of
 from askonce._options import store_urls
-from askonce._transfer import Exported, Imported, export_entries, import_entries, namespace_of
 from askonce._units import seconds, size
 from askonce.stores.urls import folder_of
 

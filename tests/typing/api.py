@@ -205,6 +205,8 @@ def operate(cache: Cache, request: Request) -> None:
     assert_type(cache.write_items(cache.read_items(cache.keys()), overwrite=True), int)
     assert_type(export_entries(cache, Path("answers.jsonl")).entries, int)
     assert_type(import_entries(cache, Path("answers.jsonl"), overwrite=True).complete, bool)
+    assert_type(export_entries(cache, Path("answers.jsonl"), index=LocalIndex()).rows, int)
+    assert_type(import_entries(cache, Path("answers.jsonl"), index=LocalIndex()).rows_written, int)
     report = cache.report(days=7, prices={"own*": Price(input=1, output=2)})
     assert_type(report, Report)
     assert_type(report.total.money_saved, float | None)

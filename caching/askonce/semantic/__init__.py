@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from askonce.semantic._index import AsyncIndex as AsyncIndex
     from askonce.semantic._index import Index as Index
     from askonce.semantic._index import Near as Near
+    from askonce.semantic._index import Place as Place
+    from askonce.semantic._index import Portable as Portable
     from askonce.semantic._index import Row as Row
     from askonce.semantic._judges import Judge as Judge
     from askonce.semantic._judges import Judgement as Judgement
@@ -53,6 +55,8 @@ _HOMES = {
     "LocalIndex": "_local",
     "Logged": "_tune",
     "Near": "_index",
+    "Place": "_index",
+    "Portable": "_index",
     "RedisIndex": "_redis",
     "RedisVLEmbedder": "_models",
     "Row": "_index",
@@ -80,6 +84,8 @@ __all__ = [
     "LocalIndex",
     "Logged",
     "Near",
+    "Place",
+    "Portable",
     "RedisIndex",
     "RedisVLEmbedder",
     "Row",

@@ -19,25 +19,21 @@ from collections.abc import Callable
 from functools import partial
 from hashlib import sha256
 from random import random
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
-from askonce._backing import Backing
 from askonce._call import Call, Found
-from askonce._clock import Clock
-from askonce._decision import Settings
 from askonce._entry import Entry
-from askonce._events import Events, fault
+from askonce._events import fault
 from askonce._fingerprint import TURN
 from askonce._layer import Read, Similar
-from askonce._seal import Seal
-from askonce._stats import Counters
 from askonce.semantic import _guards, _learning, _rows
-from askonce.semantic._embedder import Embedder, ThroughCache
+from askonce.semantic._embedder import Embedder, ThroughCache, is_local
 from askonce.semantic._embedding import Embedding, Patient
 from askonce.semantic._figures import Figures, SemanticFigures
 from askonce.semantic._index import AsyncIndex, Index, Near, Row
 from askonce.semantic._learning import Learning
 from askonce.semantic._notes import Notes, Scribe
+from askonce.semantic._parts import Parts
 from askonce.semantic._shelf import Shelf
 from askonce.semantic._turn import Question
 
@@ -49,17 +45,6 @@ _LOOK_AT: Final = 8
 _MARK_BYTES: Final = 16
 _HALF: Final = 32
 _MOST_ROWS: Final = 20_000
-
-
-class Parts(NamedTuple):
-    """What a layer needs of its cache."""
-
-    settings: Settings
-    backing: Backing
-    counters: Counters
-    clock: Clock
-    events: Events
-    seal: Seal | None
 
 
 _NOTHING: Final = object()
@@ -76,6 +61,7 @@ class Consultant:
         self._count: Callable[[str], None] = parts.counters.layer
         self._figures = Figures()
         self._embedder = embedder
+        self._local = is_local(embedder)
         self._scribe = Scribe(options, embedder.name, parts.settings, self._count)
         self._embedding = Embedding(embedder, options.timeout, lambda why: self._count(f"embedder: {why}"))
         self._patient = Patient("index", options.timeout, lambda why: self._count(f"index: {why}"))
@@ -91,6 +77,9 @@ class Consultant:
 
     async def consult(self, call: Call, read: Read) -> Similar | None:
         """See `Layer.consult`."""
+        if call.decision.offline and not self._local:
+            self._count("offline")  # the embedder may be a provider itself
+            return None
         try:
             notes = self._notes(call)
             return None if notes is None else await self._consult(call, notes, read)
@@ -125,6 +114,15 @@ class Consultant:
     def prefixes(self, namespace: str) -> tuple[str, ...]:
         """See `Layer.prefixes`."""
         return _rows.prefix_of(namespace), _learning.prefix_of(namespace)
+
+    def keeper(self) -> Index | None:
+        """See `Layer.keeper`."""
+        return self._index if self._shelf is None else None
+
+    def reread(self) -> None:
+        """See `Layer.reread`."""
+        if self._shelf is not None:
+            self._shelf.forget()
 
     def figures(self) -> list[SemanticFigures]:
         """See `Layer.figures`."""
@@ -167,6 +165,8 @@ class Consultant:
         space = _space(partition, vector)
         if self._shelf is not None:
             self._shelf.want(_namespace(call), space, notes.owner)
+            if call.decision.offline:  # for want of a provider, rows are waited for
+                await self._shelf.wanted(call, space, self._options.timeout)
         least = max(self._options.threshold or 0.0, call.decision.semantic)
         for near in await self._near(call, space, vector, least):
             if not near.similarity >= least:
@@ -211,6 +211,9 @@ class Consultant:
             learned = await self._learning.known(call, partition, similar.key)
             if self._draw() <= learned.explores(similar.similarity, self._options.max_error):
                 notes.neighbour = similar if kept else None
+                if call.decision.offline:  # there is nobody to ask, and the bound holds here, too
+                    self._count("too uncertain offline")
+                    return None
                 self._count("explored")
                 self._figures.add(partition, model, "explored")
                 return None

@@ -14,6 +14,9 @@ class Embedder(Protocol):
 
     A failure is an exception, whichever. It may take its time, but is waited for only so long. What it
     returns is checked, normalised, and not kept.
+
+    It may say one more thing of itself, as a plain attribute: `local` (default False), True when it never
+    uses a network. In the mode "offline" only those embedders are asked.
     """
 
     @property
@@ -76,6 +79,7 @@ class FunctionEmbedder:
         name: names the model and its settings.
         afunction: the same as a coroutine function, for event loops; without it they call `function` in
             a worker thread.
+        local: it never uses a network, and so may be asked offline, too; see `Embedder`.
     """
 
     def __init__(
@@ -84,10 +88,12 @@ class FunctionEmbedder:
         *,
         name: str,
         afunction: Callable[[list[str]], Awaitable[Any]] | None = None,
+        local: bool = False,
     ) -> None:
         if not callable(function):
             raise not_allowed("function", function, "a function of a list of texts")
         self.name = check_name(name)
+        self.local = check_local(local)
         self._function = function
         if afunction is not None:
             if not callable(afunction):
@@ -118,6 +124,22 @@ def check_name(name: object) -> str:
     if not isinstance(name, str) or not name:
         raise not_allowed("name", name, "a text that names the embedding model, at least one character")
     return name
+
+
+def check_local(local: object) -> bool:
+    """Whether an embedder needs no network, as it was made with.
+
+    Raises:
+        ConfigurationError: it is neither True nor False.
+    """
+    if not isinstance(local, bool):
+        raise not_allowed("local", local, "True for an embedder that never uses a network, else False")
+    return local
+
+
+def is_local(embedder: Embedder) -> bool:
+    """Whether an embedder says that it never uses a network."""
+    return getattr(embedder, "local", False) is True
 
 
 def check_embedder(embedder: object) -> Embedder:

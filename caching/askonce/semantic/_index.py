@@ -14,6 +14,7 @@ An index is not trusted: what it returns is checked against the entry that it po
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -101,4 +102,41 @@ class AsyncIndex(Protocol):
 
     async def aremove(self, partition: str, name: str) -> None:
         """See `Index.remove`."""
+        ...
+
+
+class Place(NamedTuple):
+    """Where an index has a row.
+
+    Attributes:
+        partition: the first 32 digits of it.
+        name: of the row.
+        dimensions: of its vector.
+    """
+
+    partition: str
+    name: str
+    dimensions: int
+
+
+@runtime_checkable
+class Portable(Protocol):
+    """For indexes that keep their rows themselves: their rows travel with exports and imports.
+
+    Such an index tells partitions apart by their first 32 digits. Failures are exceptions.
+    """
+
+    def places(self) -> Iterator[Place]:
+        """Where rows are, of all partitions and namespaces, each once, without loading them all at once."""
+        ...
+
+    def take(self, places: Sequence[Place]) -> list[tuple[Place, Row]]:
+        """Rows by their places; what is not there is left out. Lives and owners need not be told."""
+        ...
+
+    def add_many(self, rows: Sequence[tuple[str, Row]], *, overwrite: bool = False) -> int:
+        """Keep rows, each with its partition's first 32 digits, a few hundred at a time; how many were kept.
+
+        Without `overwrite`, what is there under a row's name stays.
+        """
         ...

@@ -16,7 +16,7 @@ from askonce.semantic._local import LocalIndex, need_numpy
 
 if TYPE_CHECKING:
     from askonce._layer import Layer
-    from askonce.semantic._consult import Parts
+    from askonce.semantic._parts import Parts
 
 _THRESHOLD: Final = 0.95
 _LEAST_THRESHOLD: Final = 0.5
@@ -47,6 +47,9 @@ class SemanticLayer:
     the text of the last user turn is compared; everything else of a request has to be exactly the same.
     One layer belongs to one cache.
 
+    In the mode "offline" it is consulted only if the embedder is `local` (see `askonce.semantic.Embedder`).
+    Rows in the store are waited for then, and what verified mode would ask the provider about is a miss.
+
     Args:
         embedder: turns texts into vectors; see `askonce.semantic.Embedder`. There is no default.
         threshold: least cosine of two questions that share an answer, 0.5 to 1; default 0.95. What it is
@@ -62,7 +65,8 @@ class SemanticLayer:
         partition: `(Request) -> str`: requests for which it differs never share an answer.
         guards: True: all; False: none; or the names of those that are on (see `askonce.semantic.GUARDS`).
         max_turns: conversations with more user turns are left alone; None: none are.
-        timeout: seconds that one call may lose to the embedder and, again, to an index in a network.
+        timeout: seconds that one call may lose to the embedder and, again, to an index in a network, or
+            offline to reading the rows.
 
     Raises:
         ConfigurationError: for a bad option, or without numpy.

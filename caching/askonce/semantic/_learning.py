@@ -32,8 +32,8 @@ from askonce.semantic._verified import Learned, decode
 from askonce.stores._crew import Crew
 
 if TYPE_CHECKING:
-    from askonce.semantic._consult import Parts
     from askonce.semantic._layer import Options
+    from askonce.semantic._parts import Parts
 
 _WORKERS: Final = 4
 _MOST: Final = 10_000

@@ -10,14 +10,14 @@ from typing import Any
 
 from askonce._errors import missing_extra, not_allowed
 from askonce._fork import renew_after_fork
-from askonce.semantic._embedder import check_name
+from askonce.semantic._embedder import check_local, check_name
 
 
 class SentenceTransformerEmbedder:
     """A model of the package `sentence-transformers`, in this process.
 
     A text that is longer than what the model reads is not compared by meaning: its end would not count.
-    Loading a model takes seconds, and happens here.
+    Loading a model takes seconds, and happens here; what is loaded uses no network, and may be asked offline.
 
     Args:
         model: name or path of a model, or a `SentenceTransformer` of yours.
@@ -27,6 +27,8 @@ class SentenceTransformerEmbedder:
     Raises:
         ConfigurationError: the package is not installed, or `model` is none.
     """
+
+    local = True
 
     def __init__(self, model: Any, *, name: str | None = None, **options: Any) -> None:
         if isinstance(model, str):
@@ -75,17 +77,19 @@ class RedisVLEmbedder:
     Args:
         vectorizer: it has `embed_many(texts)`, and says its `model`.
         name: names the model and its settings; default: the vectorizer's class and model.
+        local: it never uses a network, and so may be asked offline, too; see `Embedder`.
 
     Raises:
         ConfigurationError: `vectorizer` is none.
     """
 
-    def __init__(self, vectorizer: Any, *, name: str | None = None) -> None:
+    def __init__(self, vectorizer: Any, *, name: str | None = None, local: bool = False) -> None:
         many = getattr(vectorizer, "embed_many", None)
         if not callable(many):
             raise not_allowed("vectorizer", vectorizer, "a vectorizer of redisvl, with embed_many(texts)")
         model: object = getattr(vectorizer, "model", "")
         self.name = check_name(name or f"redisvl {type(vectorizer).__name__} {model}".strip())
+        self.local = check_local(local)
         self._many: Callable[[list[str]], Any] = many
 
     def embed(self, texts: Sequence[str]) -> Any:

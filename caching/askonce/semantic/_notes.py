@@ -94,5 +94,9 @@ class Scribe:
         except _guards.TooLong:
             self._count("too long")
             return None
-        owner = sha256(call.decision.scope.encode("utf-8", "surrogatepass")).hexdigest()[:_HALF]
-        return Notes(question, facts, owner)
+        return Notes(question, facts, owner_of(call.decision.scope))
+
+
+def owner_of(scope: str) -> str:
+    """Who shares the answers of a scope, as a digest."""
+    return sha256(scope.encode("utf-8", "surrogatepass")).hexdigest()[:_HALF]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
@@ -12,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 from askonce._errors import ConfigurationError, missing_extra, not_allowed
 from askonce._fork import renew_after_fork
 from askonce._units import Duration, seconds
-from askonce.semantic._index import Near, Row
+from askonce.semantic._index import Near, Place, Row
 from askonce.semantic._local import need_numpy
-from askonce.semantic._redis_rows import Layout, check, found, popped
+from askonce.semantic._redis_rows import Layout, check, found, popped, row_of
 from askonce.stores._redis_loops import Loops
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class RedisIndex:
         self._url = url
         self._client = client
         self._indexes: dict[int, Any] = {}
+        self._bare: Any = None  # where no search index is needed, nor made
         self._loops = Loops(self._async_link)
         self._lock = threading.Lock()
         renew_after_fork(self)
@@ -134,9 +136,57 @@ class RedisIndex:
     def close(self) -> None:
         """See `Index.close`."""
         indexes, self._indexes = self._indexes, {}
+        bare, self._bare = self._bare, None
         if self._client is None:
-            for index in indexes.values():
-                index.client.close()
+            for client in (*(index.client for index in indexes.values()), bare):
+                if client is not None:
+                    client.close()
+
+    # -- for those who move rows, see `Portable` --------------------------------------------------
+
+    def places(self) -> Iterator[Place]:
+        """See `Portable.places`. Goes through all keys of the server, a thousand at a time."""
+        for key in self._plain().scan_iter(match=self._layout.pattern, count=1000):
+            place = self._layout.place(key)
+            if place is not None:
+                yield place
+
+    def take(self, places: Sequence[Place]) -> list[tuple[Place, Row]]:
+        """See `Portable.take`."""
+        pipe = self._plain().pipeline(transaction=False)
+        for place in places:
+            key = self._layout.key(place.dimensions, place.partition, place.name)
+            # Bytes, whatever a client of the user's makes of answers.
+            pipe.execute_command("HMGET", key, "vector", "facts", NEVER_DECODE=[])
+        rows = [(place, row_of(place, fields)) for place, fields in zip(places, pipe.execute(), strict=True)]
+        return [(place, row) for place, row in rows if row is not None]
+
+    def add_many(self, rows: Sequence[tuple[str, Row]], *, overwrite: bool = False) -> int:
+        """See `Portable.add_many`."""
+        written = 0
+        for dimensions in sorted({len(row.vector) for _, row in rows}):
+            client = self._index(dimensions).client
+            mine = [(partition, row) for partition, row in rows if len(row.vector) == dimensions]
+            if not overwrite:
+                asking = client.pipeline(transaction=False)
+                for partition, row in mine:
+                    asking.exists(self._layout.key(dimensions, partition, row.name))
+                mine = [one for one, there in zip(mine, asking.execute(), strict=True) if not there]
+            if mine:
+                self._write_many(client, mine)
+                written += len(mine)
+        return written
+
+    def _write_many(self, client: Any, rows: Sequence[tuple[str, Row]]) -> None:
+        pipe = client.pipeline(transaction=True)
+        for partition, row in rows:
+            self._layout.write(pipe, partition, row)
+        pipe.execute()
+        entering = client.pipeline(transaction=False)
+        if all(self._layout.enter(entering, partition, row) for partition, row in rows):
+            for owned, many in self._layout.excesses([row for _, row in rows], entering.execute()).items():
+                if many:
+                    client.unlink(*popped(client.zpopmin(owned, many)))
 
     # -- for event loops --------------------------------------------------------------------------
 
@@ -178,6 +228,12 @@ class RedisIndex:
         return f"<RedisIndex {self._layout.name}>"
 
     # -- connections ------------------------------------------------------------------------------
+
+    def _plain(self) -> Any:
+        with self._lock:
+            if self._bare is None:
+                self._bare = self._client or self._connected("redis")
+            return self._bare
 
     async def _link(self, dimensions: int) -> _AsyncLink:
         if dimensions not in self._indexes:  # once: made or checked as threads do it, beside the loop

@@ -17,12 +17,15 @@ a sorted set besides, the oldest first:
 
 from __future__ import annotations
 
+import re
 import time
+from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from askonce._errors import ConfigurationError
-from askonce.semantic._index import Near, Row
+from askonce.semantic._index import Near, Place, Row
+from askonce.semantic._vector import of_bytes
 
 if TYPE_CHECKING:
     from askonce.semantic._vector import Vector
@@ -46,6 +49,8 @@ class Layout:
         self.name = name
         self._algorithm = algorithm
         self._most_owned = most_owned
+        self.pattern = f"{name}-*:*"
+        self._key = re.compile(rf"{re.escape(name)}-(\d{{1,5}}):([0-9a-f]{{32}}):([0-9a-f]{{64}})")
 
     def label(self, dimensions: int) -> str:
         """The name of a search index."""
@@ -54,6 +59,11 @@ class Layout:
     def key(self, dimensions: int, partition: str, name: str) -> str:
         """Of a row."""
         return f"{self.label(dimensions)}:{partition[:_HALF]}:{name}"
+
+    def place(self, key: str | bytes) -> Place | None:
+        """Which row a key that matches the `pattern` is of; None: none."""
+        said = self._key.fullmatch(key if isinstance(key, str) else key.decode("utf-8", "replace"))
+        return None if said is None else Place(said[2], said[3], int(said[1]))
 
     def schema(self, dimensions: int) -> dict[str, Any]:
         """Of a search index, as redisvl takes it."""
@@ -108,6 +118,12 @@ class Layout:
         """From what `enter`'s pipeline answered: the owner's set, and how many have to go."""
         return self._mine(row), max(0, int(answers[-1]) - (self._most_owned or 0))
 
+    def excesses(self, rows: Sequence[Row], answers: list[Any]) -> dict[str, int]:
+        """Likewise for several rows of as many dimensions: each owner's set, and how many have to go."""
+        each = len(answers) // len(rows)
+        last = {self._mine(row): (row, answers[: (at + 1) * each]) for at, row in enumerate(rows)}
+        return dict(self.excess(*found) for found in last.values())
+
     def query(self, partition: str, vector: Vector, limit: int) -> Any:
         """What is nearest in a partition."""
         return import_module("redisvl.query").VectorQuery(
@@ -134,6 +150,17 @@ def found(hits: list[Any], least: float) -> list[Near]:
         for hit in hits
     ]
     return [row for row in rows if row.similarity >= least]
+
+
+def row_of(place: Place, fields: list[Any]) -> Row | None:
+    """A row from what HMGET says of its vector and facts; None for what is none."""
+    vector, facts = fields
+    if not isinstance(vector, bytes) or not isinstance(facts, bytes) or len(vector) != 4 * place.dimensions:
+        return None
+    try:
+        return Row(place.name, of_bytes(vector), bytes.fromhex(facts.decode()))
+    except ValueError:
+        return None
 
 
 def popped(members: list[Any]) -> list[Any]:

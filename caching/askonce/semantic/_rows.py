@@ -43,6 +43,18 @@ def partition_in(key: str) -> str:
     return key.rpartition(":")[2][:_HALF]
 
 
+def is_sound(key: str, value: bytes) -> bool:
+    """Whether these bytes are an undamaged row of this key, sealed or not. Needs no numpy."""
+    if len(value) < _HEAD.size:
+        return False
+    magic, version, _, check = _HEAD.unpack_from(value)
+    return bool(
+        magic == _MAGIC
+        and version == _VERSION
+        and crc32(memoryview(value)[_HEAD.size :], crc32(key.encode())) == check
+    )
+
+
 def encode(key: str, row: Row, seal: Seal | None) -> bytes:
     """A row's bytes."""
     content = _INNER.pack(bytes.fromhex(row.name), len(row.facts)) + row.facts + row.vector.tobytes()

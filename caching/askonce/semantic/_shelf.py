@@ -16,7 +16,7 @@ from askonce._fork import renew_after_fork
 from askonce._seal import Seal
 from askonce.semantic import _rows
 from askonce.semantic._index import Index, Row
-from askonce.stores._crew import Crew
+from askonce.stores._crew import Crew, TimedOut, wait_here, wait_in_loop
 
 _BATCH: Final = 200
 _LIST_EVERY: Final = 300.0
@@ -55,6 +55,7 @@ class Shelf:
         self._clock = clock
         self._crew = Crew(1, "askonce-rows")
         self._known: dict[str, float] = {}  # partition -> when it was last asked for
+        self._done: set[str] = set()  # of those, the partitions that have been read
         self._listed: dict[str, tuple[float, dict[str, list[str]]]] = {}  # namespace -> when, names
         renew_after_fork(self)
 
@@ -65,7 +66,7 @@ class Shelf:
 
     def forget(self) -> None:
         """Read everything anew."""
-        self._known, self._listed = {}, {}
+        self._known, self._done, self._listed = {}, set(), {}
 
     def want(self, namespace: str, partition: str, owner: str) -> None:
         """Have the rows of a partition read, unless they were a while ago."""
@@ -74,11 +75,25 @@ class Shelf:
             return
         if len(self._known) >= self._most:
             self._known.clear()
+            self._done.clear()
         self._known[partition] = now
+        self._done.discard(partition)
         try:
             self._crew.submit(lambda _: self._read(namespace, partition, owner), [None])
         except StoreError:  # too many are being read already
             self._known.pop(partition, None)
+
+    async def wanted(self, call: Call, partition: str, patience: float) -> None:
+        """Wait until the rows of a partition that are wanted have been read, so many seconds at most."""
+        if partition in self._done:
+            return
+        on_loop = call.face.owner().loop is not None
+        try:
+            # The crew is one thread: whoever comes to his turn has all before him done.
+            turn = self._crew.submit(lambda _: None, [None])
+            await (wait_in_loop if on_loop else wait_here)(turn, patience)
+        except (TimedOut, StoreError):
+            return
 
     async def put(self, call: Call, namespace: str, partition: str, row: Row) -> None:
         """Keep a row, as long as its entry lives."""
@@ -118,6 +133,7 @@ class Shelf:
                     step(tiers.delete(*doomed))
         except Exception as error:  # noqa: BLE001 - rows are worth a hit, not an error
             warn("semantic", "the index could not be read from the store (%s)", type(error).__name__)
+        self._done.add(partition)
 
     def _names(self, namespace: str) -> dict[str, list[str]]:
         """The keys of a namespace's rows, by partition. Listed for all at once: listing may be slow."""

@@ -43,3 +43,11 @@ def unit(given: Any) -> Vector:
     if not np.isfinite(vector).all():
         raise BadVector("not finite")
     return vector
+
+
+def of_bytes(value: bytes) -> Vector:
+    """A vector from its bytes: float32, little-endian."""
+    import numpy as np  # noqa: PLC0415 - as in `unit`
+
+    vector: Vector = np.frombuffer(value, "<f4").astype(np.float32)
+    return vector
