@@ -216,6 +216,17 @@ def test_an_export_has_the_rows_of_its_namespace_and_no_others(kit, places, file
 
 
 @pytest.mark.parametrize("kind", ["memory", "redis index"])
+def test_where_all_rows_are_of_others_the_file_is_of_version_1(kit, places, file, kind):
+    here = places(kind)
+    kit.ask(here, ASKED)
+    with using(semantic=False):
+        alone = kit.ask(here, OTHER).outcome.key
+    here.delete(next(key for key in here.keys() if key != alone))  # noqa: SIM118 - a Cache is no mapping
+    export_entries(here, file)
+    assert [line.get("version") for line in lines(file)] == [1, None, None]
+
+
+@pytest.mark.parametrize("kind", ["memory", "redis index"])
 def test_a_row_whose_entry_is_gone_is_not_exported(kit, places, file, kind):
     here = places(kind)
     gone, kept = kit.ask(here, ASKED).outcome.key, kit.ask(here, OTHER).outcome.key
@@ -446,10 +457,13 @@ def test_a_row_that_is_gone_is_noticed(kit, places, file, lost):
         lambda row: row._replace(key=row.key + "0"),
         lambda row: row._replace(key=row.key[:-32] + "0" * 32),
         lambda row: row._replace(of="other" + row.of[7:]),
+        lambda row: as_row_of(row, "0" * 64),
+        lambda row: as_row_of(row, None, partition="x" * 32),
         lambda row: row._replace(value=b"x"),
         lambda row: row._replace(value=row.value[:2] + b"\2" + row.value[3:]),
     ],
-    ids=["kind", "namespace", "an entry", "long", "another entry", "elsewhere", "no row", "later format"],
+    ids=["kind", "namespace", "an entry", "long", "another entry", "elsewhere", "whole row of another",
+         "no digits", "no row", "later format"],
 )  # fmt: skip
 def test_what_is_no_row_of_its_entry_is_refused_though_its_checksums_hold(kit, places, file, change):
     here, there = places(), places()
