@@ -644,6 +644,13 @@ def ask_of(sdk, client):
     return client.chat.completions.create, {}
 
 
+def family_of(sdk):
+    """The package that an SDK's own clients are made of: openai changed it with version 3."""
+    own = (anthropic if sdk == "anthropic" else openai).DefaultHttpxClient
+    names = {kind.__module__.partition(".")[0] for kind in own.__mro__}
+    return httpx2 if "httpx2" in names else httpx
+
+
 def checked(fleet, there, path, sdk):
     (request,) = asked(fleet)
     (name,) = [name for name, provider in fleet.items() if provider.calls]
@@ -660,10 +667,11 @@ def checked(fleet, there, path, sdk):
 @pytest.mark.parametrize("sdk", SDKS)
 def test_an_sdk_is_routed_under_a_cache_and_the_second_time_asks_nobody(fleet, affinity, sdk, streamed):
     kind, _, options, there, path = sdks(fleet)[sdk]
-    inner = httpx2.HTTPTransport(verify=False)
+    family = family_of(sdk)
+    inner = family.HTTPTransport(verify=False)
     with Cache("memory://") as cache:
         transport = CacheTransport(cache, AffinityTransport(affinity, there, inner))
-        with httpx2.Client(transport=transport) as http, kind(**options, http_client=http) as client:
+        with family.Client(transport=transport) as http, kind(**options, http_client=http) as client:
             create, more = ask_of(sdk, client)
             answers = []
             for _ in range(2):
@@ -679,11 +687,12 @@ async def test_an_async_sdk_is_routed_under_a_cache_and_the_second_time_asks_nob
     fleet, affinity, sdk, streamed
 ):
     _, kind, options, there, path = sdks(fleet)[sdk]
-    inner = httpx2.AsyncHTTPTransport(verify=False)
+    family = family_of(sdk)
+    inner = family.AsyncHTTPTransport(verify=False)
     with Cache("memory://") as cache:
         transport = AsyncCacheTransport(cache, AsyncAffinityTransport(affinity, there, inner))
         async with (
-            httpx2.AsyncClient(transport=transport) as http,
+            family.AsyncClient(transport=transport) as http,
             kind(**options, http_client=http) as client,
         ):
             create, more = ask_of(sdk, client)
