@@ -105,7 +105,13 @@ def _check(headers: Mapping[str, str]) -> None:
             "function that returns one"
         )
     for name, value in headers.items():
-        if not _NAME.fullmatch(name) or name.lower() in _MADE_ANEW or not _VALUE.fullmatch(value):
+        texts = isinstance(name, str) and isinstance(value, str)
+        if (
+            not texts
+            or not _NAME.fullmatch(name)
+            or name.lower() in _MADE_ANEW
+            or not _VALUE.fullmatch(value)
+        ):
             raise ConfigurationError(
                 f"headers={{{name!r}: ...}} is not allowed; allowed: names and values that HTTP takes, "
                 "and none of Host, Content-Length, Transfer-Encoding"

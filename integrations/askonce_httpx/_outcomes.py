@@ -63,14 +63,18 @@ def pause_of(response: Any) -> float:
 
 def _seconds_to(date: str, now: str) -> float:
     """From one HTTP date to another: by the clock of the host that said both, where it said both."""
-    try:
-        then = parsedate_to_datetime(date).timestamp()
-    except ValueError:
+    then = _timestamp(date)
+    if then is None:
         return 0.0
+    said = _timestamp(now)
+    return then - (time.time() if said is None else said)
+
+
+def _timestamp(date: str) -> float | None:
     try:
-        return then - parsedate_to_datetime(now).timestamp()
-    except ValueError:
-        return then - time.time()
+        return parsedate_to_datetime(date).timestamp()
+    except (ValueError, TypeError, OverflowError, OSError):  # a header may say anything; a call goes on
+        return None
 
 
 def kept(package: Any, response: Any, pieces: list[bytes]) -> Any:

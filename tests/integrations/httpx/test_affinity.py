@@ -263,6 +263,8 @@ def test_a_repr_shows_no_credential_and_asks_for_none():
         {"base_url": "https://host", "headers": {"api-key": "secret"}, "same_credentials": True},
         {"base_url": "https://host", "headers": dict, "same_credentials": True},
         {"base_url": "https://host", "headers": "secret"},
+        {"base_url": "https://host", "headers": {"api-key": None}},
+        {"base_url": "https://host", "headers": {b"api-key": "secret"}},
     ],
     ids=str,
 )
@@ -447,6 +449,9 @@ async def test_a_retry_after_is_heeded(door, fleet, affinity, clock):
         ({"retry-after": "nan"}, 0),
         ({"retry-after": "-1"}, 0),
         ({"retry-after": "soon", "date": "now"}, 0),
+        ({"retry-after": "Fri, 31 Dec 9999 23:59:59 -2359"}, 3600),
+        ({"retry-after": "Mon, 01 Jan 0001 00:00:00 -0000"}, 0),
+        ({"retry-after": "Fri, 27 Nov 2026 10:01:00 +9999"}, 0),
         ({}, 0),
     ],
     ids=str,
